@@ -1,0 +1,70 @@
+"""Which dataset, how its clips are sampled, and which features are made of them."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from sign_dist.config.base import Settings
+
+
+class Sampling(Settings):
+    """How frames are taken from a clip: by time, so that a 60 fps recording and a 25 fps one look alike."""
+
+    fps: float = Field(default=25.0, gt=0, le=240)
+    """Frames per second to take. A clip with fewer gives every frame it has."""
+    max_side_px: int = Field(default=640, ge=32, le=4096)
+    """Longer side after decoding; larger pictures are scaled down, smaller ones left as they are."""
+    max_seconds: float = Field(default=30.0, gt=0)
+    """A clip longer than this is refused with the reason `too_long`: it would not be one sign."""
+
+
+class LandmarkFeatures(Settings):
+    """MediaPipe body, hand and face points, normalised to the shoulders: `(T, K, 4)` = x, y, z, confidence."""
+
+    kind: Literal["landmarks"] = "landmarks"
+    sampling: Sampling = Sampling()
+    face: bool = True
+    """Also find the face points (brows, eyes, lips, chin). Without them a clip costs about a third less."""
+
+
+class SignHieraFeatures(Settings):
+    """Windows of frames through a SignHiera video encoder: `(T', D)`."""
+
+    kind: Literal["signhiera"] = "signhiera"
+    sampling: Sampling = Sampling(max_side_px=320)
+    preset: Literal["tiny"] = "tiny"
+    weights: str = ""
+    """A weights file. Empty: random weights from `seed`, a baseline that needs no download."""
+    seed: int = 0
+
+
+class FrameFeatures(Settings):
+    """Decoded, resized frames themselves, for models that train end to end: `uint8 (T, size, size, 3)`."""
+
+    kind: Literal["frames"] = "frames"
+    sampling: Sampling = Sampling(max_side_px=320)
+    num_frames: int = Field(default=16, ge=2, le=512)
+    """Frames per clip, spread evenly over it."""
+    size_px: int = Field(default=64, ge=32, le=512, multiple_of=32)
+
+
+Features = Annotated[LandmarkFeatures | SignHieraFeatures | FrameFeatures, Field(discriminator="kind")]
+
+
+class Data(Settings):
+    """A dataset directory and the features of it that a run reads."""
+
+    root: str
+    features: Features = LandmarkFeatures()
+    train_split: str = "train"
+    val_split: str = "val"
+
+
+class SplitSettings(Settings):
+    """How clips are divided into train, val and test."""
+
+    by: Literal["auto", "given", "gloss", "signer"] = "auto"
+    """`auto`: as the corpus gives it, else by signer if at least three are known, else by gloss."""
+    val: float = Field(default=0.15, gt=0, lt=0.5)
+    test: float = Field(default=0.15, gt=0, lt=0.5)
+    seed: int = 0

@@ -1,0 +1,37 @@
+"""One class per model, and their union."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from sign_dist.config.base import Settings
+
+
+class LandmarkModel(Settings):
+    """Conv1D + attention over body and hand points."""
+
+    kind: Literal["landmark"] = "landmark"
+    width: int = Field(default=96, ge=8, le=2048)
+    depth: int = Field(default=2, ge=1, le=24)
+    dropout: float = Field(default=0.3, ge=0, lt=1)
+
+
+class FeatureModel(Settings):
+    """The same trunk over one vector per time step, e.g. SignHiera features."""
+
+    kind: Literal["feature"] = "feature"
+    width: int = Field(default=128, ge=8, le=2048)
+    depth: int = Field(default=2, ge=1, le=24)
+    dropout: float = Field(default=0.3, ge=0, lt=1)
+
+
+class SignHieraModel(Settings):
+    """A SignHiera encoder and a linear head, trained end to end from frames."""
+
+    kind: Literal["signhiera"] = "signhiera"
+    preset: Literal["tiny"] = "tiny"
+    weights: str = ""
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+
+
+Model = Annotated[LandmarkModel | FeatureModel | SignHieraModel, Field(discriminator="kind")]

@@ -1,0 +1,83 @@
+"""Optimiser, schedule, augmentation, unfreezing, stopping and checkpoints."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from sign_dist.config.base import Settings
+
+
+class Optim(Settings):
+    """AdamW with linear warm-up and a half cosine down to `lr * final_lr_ratio`."""
+
+    lr: float = Field(default=1e-3, gt=0, le=1)
+    weight_decay: float = Field(default=0.05, ge=0, le=10)
+    beta1: float = Field(default=0.9, ge=0, lt=1)
+    beta2: float = Field(default=0.98, ge=0, lt=1)
+    warmup_fraction: float = Field(default=0.1, ge=0, lt=1)
+    final_lr_ratio: float = Field(default=0.01, ge=0, le=1)
+    clip_norm: float = Field(default=1.0, gt=0)
+
+
+class Augment(Settings):
+    """What a training clip may suffer; 0 switches one off. Landmarks and frames use those that apply to them."""
+
+    mirror: float = Field(default=0.5, ge=0, le=1)
+    """Probability of a left-right swap."""
+    speed: float = Field(default=0.5, ge=0, lt=1)
+    """Time is stretched or squeezed by up to this share."""
+    crop: float = Field(default=0.3, ge=0, lt=1)
+    """Up to this share of the clip is cut away, from its two ends together."""
+    drop: float = Field(default=0.1, ge=0, lt=1)
+    """Share of frames dropped at random."""
+    rotate_deg: float = Field(default=12.0, ge=0, le=45)
+    scale: float = Field(default=0.2, ge=0, lt=1)
+    shear: float = Field(default=0.1, ge=0, le=1)
+    shift: float = Field(default=0.1, ge=0, le=1)
+    noise: float = Field(default=0.01, ge=0, le=1)
+    hand_rotate_deg: float = Field(default=10.0, ge=0, le=45)
+    """Each hand turns, grows and moves on its own by up to these."""
+    hand_scale: float = Field(default=0.15, ge=0, lt=1)
+    hand_shift: float = Field(default=0.05, ge=0, le=1)
+    drop_face: float = Field(default=0.2, ge=0, le=1)
+    """Probability that the face is missing."""
+    drop_hand: float = Field(default=0.1, ge=0, le=1)
+    """Probability that a hand is missing for a while."""
+    colour: float = Field(default=0.2, ge=0, lt=1)
+    """Frames only: brightness, contrast and saturation, the same over a clip."""
+
+
+class Unfreeze(Settings):
+    """Progressive unfreezing: stage floor(epoch * stages / epochs) trains the layers nearest the head first."""
+
+    stages: int = Field(default=1, ge=1, le=16)
+    """1: all layers train from the start."""
+
+
+class Train(Settings):
+    """One training: how long, how large the steps, what is kept."""
+
+    epochs: int = Field(default=60, ge=1)
+    batch_size: int = Field(default=32, ge=1)
+    """Clips per optimiser step, over all workers and accumulation steps."""
+    accumulate: int = Field(default=1, ge=1)
+    precision: Literal["fp32", "bf16"] = "fp32"
+    label_smoothing: float = Field(default=0.1, ge=0, lt=1)
+    class_weights: Literal["none", "balanced"] = "none"
+    """`balanced`: a gloss weighs as the inverse of its number of clips."""
+    mixup: float = Field(default=0.0, ge=0, le=1)
+    """Strength alpha of mixup between clips of a batch (Zhang et al. 2018); 0 switches it off."""
+    ema: float = Field(default=0.0, ge=0, lt=1)
+    """Decay of the moving average of weights that is evaluated and exported; 0 uses the weights themselves."""
+    augment: Augment = Augment()
+    optim: Optim = Optim()
+    unfreeze: Unfreeze = Unfreeze()
+    patience: int = Field(default=0, ge=0)
+    """Stop after so many evaluations without a better monitor; 0 trains to the end."""
+    evaluate_every: int = Field(default=1, ge=1)
+    """Epochs from one evaluation and checkpoint to the next."""
+    keep_best: int = Field(default=2, ge=1)
+    """Checkpoints kept by the monitor; the newest is kept as well."""
+    select: Literal["best", "last"] = "best"
+    """Which checkpoint the run stands for. `last` where the validation split is also the one reported."""
+    seed: int = 0
