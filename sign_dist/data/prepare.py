@@ -1,0 +1,136 @@
+"""Corpus -> dataset directory: read annotations, check every clip, divide, write manifests."""
+
+import collections
+import dataclasses
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from sign_dist.config.data import Sampling, SplitSettings
+from sign_dist.data.layout import SPLITS, DatasetDir, write_json
+from sign_dist.data.manifest import write_manifest, write_rejected
+from sign_dist.data.readers import READERS
+from sign_dist.data.sample import Rejected, Sample
+from sign_dist.data.split import Division, divide
+from sign_dist.data.vocab import Vocab
+from sign_dist.errors import DataError, did_you_mean
+from sign_dist.video.check import Checked, check_clip
+
+CheckAll = Callable[[Sequence[Sample], Path, Sampling], Iterable[Checked]]
+"""(samples, folder of the videos, sampling) -> one `Checked` per sample, in order. `on_ray.extraction` brings a parallel one."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """What `prepare` did, for people to read."""
+
+    dataset: DatasetDir
+    counts: dict[str, int]
+    num_glosses: int
+    rejected: dict[str, int]
+    policy: str
+    warnings: list[str]
+
+
+def check_one_by_one(samples: Sequence[Sample], folder: Path, sampling: Sampling) -> Iterable[Checked]:
+    """Check in this process; what tests use and what `prepare` does without Ray."""
+    return [check_clip(folder / s.video_path, start_s=s.start_s, end_s=s.end_s, sampling=sampling) for s in samples]
+
+
+def prepare(
+    reader: str,
+    raw: Path,
+    root: Path,
+    *,
+    split: SplitSettings | None = None,
+    sampling: Sampling | None = None,
+    check_all: CheckAll = check_one_by_one,
+) -> Prepared:
+    """Write the dataset directory `root` from the corpus `raw`.
+
+    A clip that cannot be used becomes a row of `rejected.tsv` with its reason; nothing is repaired or replaced.
+
+    Raises:
+        DataError: no such reader or corpus, no usable clip, or a split that cannot be made.
+    """
+    if reader not in READERS:
+        raise DataError(f"no reader {reader!r}: there are {', '.join(READERS)};{did_you_mean(reader, READERS)}".rstrip(";"))
+    if not raw.exists() and reader != "synthetic":
+        raise DataError(f"no corpus {str(raw)!r}: give the folder that holds the videos")
+    split, sampling = split or SplitSettings(), sampling or Sampling()
+    rows = list(READERS[reader](raw))
+    folder = raw.parent if raw.is_file() else raw
+    samples = [row for row in rows if isinstance(row, Sample)]
+    usable, refused = _sort_out(samples, check_all(samples, folder, sampling))
+    rejected = [row for row in rows if isinstance(row, Rejected)] + refused
+    if not usable:
+        raise DataError(f"none of the {len(rows)} clips in {str(raw)!r} can be used: {_tally_text(rejected)}")
+    division = divide(usable, split)
+    dataset = DatasetDir(root)
+    dataset.facts_file.unlink(missing_ok=True)
+    for name in SPLITS:
+        write_manifest(dataset.manifest_file(name), division.splits[name])
+    write_rejected(dataset.rejected_file, rejected)
+    vocab = Vocab.of(s.gloss for s in division.splits["train"])
+    vocab.write(dataset.vocab_file)
+    prepared = Prepared(
+        dataset,
+        {name: len(clips) for name, clips in division.splits.items()},
+        len(vocab),
+        dict(collections.Counter(row.reason for row in rejected).most_common()),
+        division.policy,
+        division.warnings,
+    )
+    write_json(dataset.facts_file, _facts(prepared, reader, raw, folder, division, split, sampling))
+    return prepared
+
+
+def _sort_out(samples: Sequence[Sample], checks: Iterable[Checked]) -> tuple[list[Sample], list[Rejected]]:
+    usable: list[Sample] = []
+    refused: list[Rejected] = []
+    for sample, check in zip(samples, checks, strict=True):
+        if check.reason:
+            refused.append(Rejected(sample.id, sample.video_path, check.reason, check.detail))
+        else:
+            usable.append(dataclasses.replace(sample, n_frames=check.num_frames, fps=check.fps, sha256=check.sha256))
+    return usable, refused
+
+
+def _facts(
+    prepared: Prepared,
+    reader: str,
+    raw: Path,
+    folder: Path,
+    division: Division,
+    split: SplitSettings,
+    sampling: Sampling,
+) -> dict[str, Any]:
+    clips = [s for name in SPLITS for s in division.splits[name]]
+    return {
+        "reader": reader,
+        "corpus": raw.stem if raw.is_file() else raw.name,
+        # Relative, so that corpus and dataset may move together.
+        "videos_root": Path(os.path.relpath(folder.resolve(), prepared.dataset.root.resolve())).as_posix(),
+        "counts": prepared.counts,
+        "num_glosses": prepared.num_glosses,
+        "num_signers": len({s.signer for s in clips if s.signer}),
+        "seconds": round(sum(s.n_frames / s.fps for s in clips if s.fps), 1),
+        "split": split.model_dump() | {"policy": division.policy},
+        "sampling": sampling.model_dump(),
+        "rejected": prepared.rejected,
+        "warnings": prepared.warnings,
+        "digest": digest_of(clips),
+    }
+
+
+def digest_of(samples: Iterable[Sample]) -> str:
+    """Names a set of clips with their labels and splits."""
+    lines = sorted(f"{s.split}\t{s.id}\t{s.key}\t{s.gloss}\t{s.signer}" for s in samples)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+
+
+def _tally_text(rejected: Sequence[Rejected]) -> str:
+    tally = collections.Counter(row.reason for row in rejected)
+    return ", ".join(f"{count} {reason}" for reason, count in tally.most_common()) or "there are none"

@@ -1,0 +1,33 @@
+"""FeatureSpec: all that feature vectors depend on; its digest names their folder."""
+
+import hashlib
+import json
+from typing import Any
+
+from pydantic import Field
+
+from sign_dist.config.base import Settings
+from sign_dist.config.data import Features
+
+
+class FeatureSpec(Settings):
+    """The settings of the features, the digest of the weights that made them, and the version of our own code path."""
+
+    features: Features
+    weights: str = ""
+    """sha256 of the model files used, "" for features that need none."""
+    dtype: str = "float16"
+    version: int = Field(default=1, ge=1)
+    """Raised by us when the code changes what the same settings give."""
+
+    def digest(self) -> str:
+        """Eight hex digits."""
+        return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()[:8]
+
+    @property
+    def name(self) -> str:
+        """The folder's name, e.g. `landmarks-3f9a1c20`."""
+        return f"{self.features.kind}-{self.digest()}"
+
+    def to_json(self) -> dict[str, Any]:
+        return self.model_dump(mode="json")

@@ -1,0 +1,79 @@
+"""Is a video usable? Decode what would be used and answer with a reason code; nobody is thrown at."""
+
+import dataclasses
+import hashlib
+from pathlib import Path
+
+import numpy as np
+
+from sign_dist.config.data import Sampling
+from sign_dist.errors import VideoError
+from sign_dist.video.decode import read_clip
+
+MIN_FRAMES = 4
+MIN_SIDE_PX = 32
+# Mean over pixels of the standard deviation over the clip and over the picture; sensor noise alone exceeds it.
+MIN_VARIATION = 1.5
+
+REASONS: dict[str, tuple[str, str]] = {
+    "missing": ("the file named in the table does not exist", "check the path column, or download the file"),
+    "empty": ("the file has 0 bytes", "download or copy it again"),
+    "not_video": ("no container that FFmpeg knows, or its headers are damaged", "download it again, or re-encode it"),
+    "no_video_stream": ("the file holds sound or data only", "look for the file with pictures"),
+    "decode_failed": ("headers are sound, but no frame can be decoded", "download it again, or re-encode it"),
+    "truncated": ("decoding breaks off before the declared end", "download it again; re-encode it to use what is there"),
+    "too_short": (f"fewer than {MIN_FRAMES} frames, or the annotated span lies outside the file", "correct start and end"),
+    "too_long": ("longer than the sampling's max_seconds", "cut it, give start and end, or raise sampling.max_seconds"),
+    "too_small": (f"a side shorter than {MIN_SIDE_PX} pixels", "use a larger rendition"),
+    "too_large": ("more pixels or frames than the memory bound allows", "use a smaller rendition"),
+    "blank": ("every frame is one flat colour", "use another recording"),
+    "no_signer": ("no person is found in any frame", "use another recording, or crop to the signer"),
+    "no_gloss": ("the table has no gloss for this clip", "fill the gloss column"),
+    "not_allowed": ("the path leaves the corpus folder", "put the file into the corpus folder"),
+    "duplicate_id": ("an earlier row has the same id", "make ids unique"),
+    "bad_span": ("start and end are no numbers, or end is not after start", "correct start and end, in seconds"),
+    "crashed": ("the process that read this clip died", "look at the file with ffprobe; leave it out"),
+}
+"""Every reason a clip can be refused for: what it means, and the remedy."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Checked:
+    """What decoding a clip showed. `reason` is "" for a usable clip; then the other fields are measured."""
+
+    reason: str
+    detail: str = ""
+    sha256: str = ""
+    num_frames: int = 0
+    fps: float = 0.0
+
+
+def check_clip(path: str | Path, *, start_s: float = 0.0, end_s: float = 0.0, sampling: Sampling | None = None) -> Checked:
+    """Decode a clip as training would and say whether it can be used.
+
+    `num_frames` and `fps` are those of the sampled clip. `sha256` is of the whole file.
+    """
+    sampling = sampling or Sampling()
+    path = Path(path)
+    digest = ""
+    try:
+        if path.is_file():
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+        clip = read_clip(path, start_s=start_s, end_s=end_s, **sampling.model_dump())
+        _refuse_unusable(clip.frames, path.name)
+    except VideoError as error:
+        return Checked(error.code, str(error), digest)
+    except MemoryError:
+        return Checked("too_large", f"{path.name!r} does not fit into memory", digest)
+    return Checked("", "", digest, len(clip), round(clip.fps, 3))
+
+
+def _refuse_unusable(frames: np.ndarray, name: str) -> None:
+    count, height, width = frames.shape[:3]
+    if count < MIN_FRAMES:
+        raise VideoError("too_short", f"{name!r} has {count} frames in its span, {MIN_FRAMES} are needed")
+    if min(height, width) < MIN_SIDE_PX:
+        raise VideoError("too_small", f"{name!r} is {width}x{height} pixels, {MIN_SIDE_PX} a side are needed")
+    if frames[:: max(1, count // 8)].std() < MIN_VARIATION:
+        raise VideoError("blank", f"{name!r} shows one flat colour from start to end")
