@@ -1,0 +1,82 @@
+"""The clips of a split with their features, and which rank takes which of them in which order."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from sign_dist.config.run import Run
+from sign_dist.data.layout import DatasetDir
+from sign_dist.data.manifest import read_manifest
+from sign_dist.data.sample import Sample
+from sign_dist.errors import DataError
+from sign_dist.features.store import FeatureReader, FeatureStore
+from sign_dist.tasks.task import Example
+
+
+class ClipSource(Protocol):
+    """Clips by index, as `Clips` or a list of examples gives them."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int, /) -> Example: ...
+
+
+class Clips:
+    """The usable clips of a split; indexing reads the features. `failed` are (sample, reason) without features."""
+
+    def __init__(self, samples: Sequence[Sample], reader: FeatureReader) -> None:
+        self._reader = reader
+        self.failed: list[tuple[Sample, str]] = []
+        self.samples: list[Sample] = []
+        for sample in samples:
+            if sample.key not in reader:
+                raise DataError(
+                    f"clip {sample.id!r} has not been extracted into {str(reader.folder)!r}: run `sign-dist extract` again"
+                )
+            if error := reader.error(sample.key):
+                self.failed.append((sample, error))
+            else:
+                self.samples.append(sample)
+
+    @classmethod
+    def of(cls, run: Run, split: str) -> "Clips":
+        """The clips of a run's dataset.
+
+        Raises:
+            DataError: dataset, split or features are missing, or every clip failed.
+        """
+        dataset = DatasetDir(Path(run.data.root))
+        samples = read_manifest(dataset, split)
+        clips = cls(samples, FeatureStore.find(dataset, run.data.features).reader())
+        if not clips.samples:
+            reason = f"all {len(samples)} failed to extract" if samples else "its manifest is empty"
+            raise DataError(f"split {split!r} of {run.data.root!r} has no usable clip: {reason}")
+        return clips
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> Example:
+        sample = self.samples[index]
+        return Example(sample, self._reader.features(sample.key))
+
+
+def epoch_order(num_clips: int, *, seed: int, epoch: int) -> np.ndarray:
+    """The order of an epoch: the same on every rank and for every number of ranks."""
+    return np.random.default_rng([seed, epoch]).permutation(num_clips)
+
+
+def micro_batches(
+    num_clips: int, *, batch_size: int, accumulate: int, rank: int, world_size: int, seed: int, epoch: int
+) -> Iterator[tuple[int, list[list[int]]]]:
+    """For each optimiser step: (clips in it over all ranks, this rank's micro-batches of clip indices).
+
+    Every clip of an epoch is in exactly one micro-batch of one rank; only the last step may hold fewer clips, and then
+    a rank's micro-batch may be empty.
+    """
+    order = epoch_order(num_clips, seed=seed, epoch=epoch)
+    for start in range(0, num_clips, batch_size):
+        step = order[start : start + batch_size]
+        parts = np.array_split(step, world_size * accumulate)
+        yield len(step), [parts[rank * accumulate + i].tolist() for i in range(accumulate)]

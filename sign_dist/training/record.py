@@ -1,0 +1,84 @@
+"""What a run leaves for people: metrics.jsonl, TensorBoard, environment.json, curves."""
+
+import importlib.metadata
+import json
+import math
+import platform
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from sign_dist import __version__
+from sign_dist.data.layout import write_json, written_whole
+from sign_dist.training.run_dir import RunDir
+
+PACKAGES = ("ray", "torch", "numpy", "pyarrow", "mediapipe", "decord", "av", "optuna", "transformers")
+
+
+class Record:
+    """Appends one line per report. A run that goes on from an earlier epoch forgets the lines it will write again."""
+
+    def __init__(self, run_dir: RunDir) -> None:
+        self.run_dir = run_dir
+        self._writer: Any = None
+
+    def append(self, metrics: Mapping[str, float]) -> None:
+        """Add the metrics of one epoch, which must hold `epoch` and `step`."""
+        line = {name: _plain(value) for name, value in metrics.items()}
+        before = self.run_dir.metrics()
+        kept = [m for m in before if m["epoch"] < line["epoch"]]
+        if len(kept) < len(before):
+            with written_whole(self.run_dir.metrics_file) as temporary:
+                temporary.write_text("".join(json.dumps(m) + "\n" for m in [*kept, line]), encoding="utf-8")
+        else:
+            self.run_dir.root.mkdir(parents=True, exist_ok=True)
+            with self.run_dir.metrics_file.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+        self._tensorboard(line)
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def _tensorboard(self, line: Mapping[str, Any]) -> None:
+        if self._writer is None:
+            from tensorboardX import SummaryWriter
+
+            self._writer = SummaryWriter(str(self.run_dir.tensorboard), purge_step=int(line["epoch"]))
+        for name, value in line.items():
+            if isinstance(value, int | float) and name not in ("epoch", "step"):
+                self._writer.add_scalar(name, value, int(line["epoch"]))
+        self._writer.flush()
+
+
+def write_environment(run_dir: RunDir, facts: Mapping[str, Any]) -> None:
+    """Versions and machine, and what the caller knows: dataset digest, feature store, workers."""
+    write_json(run_dir.environment_file, environment() | dict(facts))
+
+
+def environment() -> dict[str, Any]:
+    """The software and hardware that decide how a number came to be."""
+    versions: dict[str, str] = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {
+        "sign_dist": __version__,
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "packages": versions,
+        "gpus": gpus,
+    }
+
+
+def _plain(value: Any) -> Any:
+    """Numbers as JSON knows them; what is no finite number becomes null."""
+    if isinstance(value, bool | int | str):
+        return value
+    value = float(value)
+    return round(value, 6) if math.isfinite(value) else None
