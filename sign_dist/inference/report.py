@@ -161,6 +161,16 @@ def write_report(
     return folder / "report.html"
 
 
+def summary(report: Mapping[str, Any]) -> str:
+    """The headline of a report in one sentence."""
+    interval = report["intervals"]["top1"]
+    text = (
+        f"top-1 {report['top1']:.3f} (95 % interval {interval['low']:.3f} to {interval['high']:.3f}), top-5 {report['top5']:.3f}, "
+        f"per class {report['per_class']:.3f} on {report['clips']} clips of {report['classes_asked']} signs"
+    )
+    return f"{text}; {report['failed']} clips failed and count as wrong" if report["failed"] else text
+
+
 def _intervals(evaluated: Sequence[Evaluated], right: Mapping[int, list[bool]], seed: int) -> dict[str, Any]:
     """95 % intervals by name; `top1_by_signer` allows for other signers, the others only for other clips of the same."""
     values = [float(r) for r in right[1]]

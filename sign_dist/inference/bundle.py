@@ -1,0 +1,155 @@
+"""The served model as one folder: all that a replica needs, and where it came from."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from sign_dist.config.base import Settings
+from sign_dist.config.model import Model
+from sign_dist.data.layout import DatasetDir, write_json
+from sign_dist.data.vocab import Vocab
+from sign_dist.errors import RunError, SettingsError
+from sign_dist.features.encode import EncoderFiles, find_files
+from sign_dist.features.spec import FeatureSpec
+from sign_dist.features.store import FeatureStore
+from sign_dist.training.checkpoint import read_weights
+from sign_dist.training.record import environment
+from sign_dist.training.run_dir import RunDir, progress_of
+from sign_dist.transfer.load import file_digest
+
+FORMAT = 1
+
+
+class BundleFacts(Settings):
+    """`bundle.json`."""
+
+    format: int = Field(default=FORMAT, ge=1)
+    name: str
+    task: str
+    model: Model
+    feature_shape: tuple[int, ...]
+    spec: FeatureSpec
+    weights_sha256: str
+    vocab_size: int
+    metrics: dict[str, Any] = {}
+    provenance: dict[str, Any] = {}
+
+
+@dataclasses.dataclass(frozen=True)
+class Bundle:
+    """A bundle folder: `bundle.json`, `weights.safetensors`, `vocab.txt`, and the encoder's model files in `encoder/`."""
+
+    root: Path
+
+    @property
+    def facts_file(self) -> Path:
+        return self.root / "bundle.json"
+
+    @property
+    def weights_file(self) -> Path:
+        return self.root / "weights.safetensors"
+
+    @property
+    def vocab_file(self) -> Path:
+        return self.root / "vocab.txt"
+
+    @property
+    def encoder(self) -> Path:
+        return self.root / "encoder"
+
+    def facts(self) -> BundleFacts:
+        """What the bundle is.
+
+        Raises:
+            RunError: this is no bundle, or one of a newer version, or its weights are not those it was made with.
+        """
+        if not self.facts_file.exists():
+            raise RunError(f"{str(self.root)!r} is no bundle (it has no bundle.json): make one with `sign-dist export RUN`")
+        try:
+            tree = json.loads(self.facts_file.read_text(encoding="utf-8"))
+            facts = BundleFacts.from_tree(tree)
+        except (ValueError, SettingsError) as error:
+            raise RunError(f"{str(self.facts_file)!r} cannot be read ({error}): export the run again") from None
+        if facts.format > FORMAT:
+            raise RunError(
+                f"bundle {str(self.root)!r} has format {facts.format}, this version reads up to {FORMAT}: update sign-dist"
+            )
+        if file_digest(self.weights_file) != facts.weights_sha256:
+            raise RunError(f"the weights of bundle {str(self.root)!r} were changed or damaged: export the run again")
+        return facts
+
+    def encoder_files(self, facts: BundleFacts) -> EncoderFiles:
+        """The encoder's model files that travel with the bundle.
+
+        Raises:
+            RunError: one is missing or has other bytes than at training.
+        """
+        paths = {path.stem: path for path in sorted(self.encoder.glob("*"))} if self.encoder.exists() else {}
+        wanted: dict[str, str] = facts.provenance.get("encoder_files", {})
+        for role, digest in wanted.items():
+            if role not in paths or file_digest(paths[role]) != digest:
+                raise RunError(f"the {role} model file of bundle {str(self.root)!r} is missing or damaged: export the run again")
+        return EncoderFiles(paths, facts.spec.weights)
+
+
+def export(run_dir: RunDir, out: Path | None = None) -> Bundle:
+    """Write the bundle of the checkpoint a run stands for, into `run_dir/bundle` or `out`. Exporting again replaces it.
+
+    Raises:
+        RunError: the run has no checkpoint, or the model files at hand are not those its features were made with.
+    """
+    run, chosen = run_dir.run(), run_dir.chosen()
+    dataset = DatasetDir(Path(run.data.root))
+    store = FeatureStore.find(dataset, run.data.features)
+    spec = store.spec()
+    files = find_files(run.data.features)
+    if files.digest != spec.weights:
+        raise RunError(
+            f"the model files at hand ({files.digest[:8] or 'none'}) are not those that made the features ({spec.weights[:8]}): "
+            "set SIGN_DIST_MODELS to the folder that was used at extraction"
+        )
+    reader = store.reader()
+    shape = next(reader.features(key).shape for key in reader.keys if not reader.error(key))
+    bundle = Bundle(out or run_dir.bundle)
+    fresh = bundle.root.with_name(f".{bundle.root.name}.new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    part = Bundle(fresh)
+    part.encoder.mkdir(parents=True)
+    for role, path in files.paths.items():
+        shutil.copyfile(path, part.encoder / f"{role}{path.suffix}")
+    read_weights(chosen)  # a damaged checkpoint must not become a bundle
+    shutil.copyfile(chosen / "model.safetensors", part.weights_file)
+    vocab = Vocab.read(dataset.vocab_file)
+    vocab.write(part.vocab_file)
+    progress = progress_of(chosen)
+    facts = BundleFacts(
+        name=run_dir.root.resolve().name,
+        task=run.task,
+        model=run.model,
+        feature_shape=shape[1:],
+        spec=spec,
+        weights_sha256=file_digest(part.weights_file),
+        vocab_size=len(vocab),
+        metrics={name: value for name, value in progress["metrics"].items() if name.startswith(("val/", "epoch"))},
+        provenance={
+            "run": run.digest(),
+            "checkpoint": chosen.name,
+            "selected_by": run.train.select,
+            "dataset": {k: dataset.facts()[k] for k in ("corpus", "digest", "counts", "split")},
+            "features": store.folder.name,
+            "encoder_files": {role: file_digest(path) for role, path in files.paths.items()},
+            "environment": environment(),
+        },
+    )
+    write_json(part.facts_file, facts.model_dump(mode="json"))
+    old = bundle.root.with_name(f".{bundle.root.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if bundle.root.exists():
+        bundle.root.rename(old)
+    fresh.rename(bundle.root)
+    shutil.rmtree(old, ignore_errors=True)
+    return bundle

@@ -1,0 +1,187 @@
+"""Ray Train: TorchTrainer around training.loop.fit. Workers that die are replaced and go on from the last checkpoint.
+
+Checkpoints and metrics are written into the run directory by the first rank, by the same code as without Ray, so a run
+directory always looks the same; Ray's own files lie in `ray/` inside it. On several machines it must be on storage that
+all of them see.
+"""
+
+import contextlib
+import shutil
+import threading
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Any
+
+import ray.train
+import ray.train.torch
+import torch
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from sign_dist import errors
+from sign_dist.config.run import Run
+from sign_dist.data.layout import DatasetDir, write_json
+from sign_dist.data.vocab import Vocab
+from sign_dist.errors import RunError, ServiceError, SignDistError
+from sign_dist.on_ray.cluster import num_cpus, num_gpus
+from sign_dist.tasks.build import build_task
+from sign_dist.training.checkpoint import LocalCheckpoints
+from sign_dist.training.curves import plot_curves
+from sign_dist.training.data import Clips
+from sign_dist.training.loop import fit
+from sign_dist.training.record import write_environment
+from sign_dist.training.run_dir import RunDir
+from sign_dist.training.start import start_model
+from sign_dist.training.strategy import Ddp, Strategy
+
+OnEpoch = Callable[[dict[str, float]], None]
+
+
+def train(run: Run, root: Path, *, on_epoch: OnEpoch | None = None) -> dict[str, Any]:
+    """Train a run into its directory, or go on where it stopped; a finished run is left alone. Answers the last metrics.
+
+    Raises:
+        RunError: the directory holds another run, or workers died more often than `scale.max_failures` allows.
+        DataError: the dataset, a split or its features are missing.
+        ServiceError: the cluster lacks the CPUs or GPUs asked for.
+    """
+    run_dir, run, clips = begin(run, root)
+    if run_dir.done_file.exists():
+        return run_dir.metrics()[-1]
+    use_gpu = _wants_gpu(run)
+    _check_resources(run, use_gpu)
+    write_environment(run_dir, {**facts_of(run, *clips), "device": "gpu" if use_gpu else "cpu"})
+    shutil.rmtree(run_dir.root / "ray", ignore_errors=True)  # of an attempt that died; our checkpoints are what counts
+    resources = {"CPU": run.scale.cpus_per_worker} | ({"GPU": 1.0} if use_gpu else {})
+    trainer = TorchTrainer(
+        _worker,
+        train_loop_config={"run": run.model_dump(mode="json"), "root": str(run_dir.root)},
+        torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo", timeout_s=300),
+        scaling_config=ScalingConfig(num_workers=run.scale.workers, use_gpu=use_gpu, resources_per_worker=resources),
+        run_config=RunConfig(
+            name="ray",
+            storage_path=str(run_dir.root),
+            failure_config=FailureConfig(max_failures=run.scale.max_failures),
+        ),
+    )
+    try:
+        with following(_Told(run_dir, on_epoch) if on_epoch else None, every_s=0.5):
+            answer: Any = trainer.fit().return_value
+    except ray.train.TrainingFailedError as error:
+        raise RunError(
+            f"training {str(run_dir.root)!r} was given up after {run.scale.max_failures} new starts ({_first_line(error)}): "
+            "the same command goes on from its last checkpoint"
+        ) from error
+    if isinstance(answer, dict) and "error" in answer:
+        raise getattr(errors, answer["kind"])(answer["error"])
+    return finish(run_dir)
+
+
+def begin(run: Run, root: Path) -> tuple[RunDir, Run, tuple[Clips, Clips]]:
+    """Claim a run directory and look at the data before any process is started."""
+    run_dir = RunDir(root.absolute())
+    run = run.with_values({"data.root": str(Path(run.data.root).absolute())})
+    clips = Clips.of(run, run.data.train_split), Clips.of(run, run.data.val_split)
+    run_dir.claim(run)
+    return run_dir, run, clips
+
+
+def facts_of(run: Run, train_clips: Clips, val_clips: Clips) -> dict[str, Any]:
+    """What environment.json says of the data."""
+    return {
+        "dataset": DatasetDir(Path(run.data.root)).facts()["digest"],
+        "train_clips": len(train_clips),
+        "val_clips": len(val_clips),
+        "clips_without_features": [s.id for clips in (train_clips, val_clips) for s, _ in clips.failed],
+        "workers": run.scale.workers,
+    }
+
+
+def finish(run_dir: RunDir) -> dict[str, Any]:
+    """Draw the curves and mark the run as done."""
+    metrics = run_dir.metrics()
+    plot_curves(run_dir.metrics_file, run_dir.curves_file)
+    write_json(run_dir.done_file, {"checkpoint": run_dir.chosen().name, "metrics": metrics[-1]})
+    return metrics[-1]
+
+
+def fit_run(run: Run, run_dir: RunDir, strategy: Strategy, *, on_epoch: OnEpoch | None = None) -> None:
+    """Build everything that a run's settings name and train it in this process; one of several, if the strategy says so."""
+    clips = Clips.of(run, run.data.train_split)
+    val_clips = Clips.of(run, run.data.val_split)
+    vocab = Vocab.read(DatasetDir(Path(run.data.root)).vocab_file)
+    task = build_task(run, vocab, clips.samples)
+    torch.manual_seed(run.train.seed)  # the same first weights on every rank
+    model = start_model(run, num_classes=len(vocab), feature_shape=clips[0].features.shape[1:])
+    torch.manual_seed(run.train.seed * 1000 + strategy.rank)  # and dropout of their own
+    checkpoints = LocalCheckpoints(run_dir, task.monitor, keep=run.train.keep_best)
+    fit(model, task, clips, val_clips, run.train, strategy=strategy, checkpoints=checkpoints, on_epoch=on_epoch)
+
+
+def _worker(config: dict[str, Any]) -> dict[str, Any]:
+    """One rank. A fault of the user's making ends the run at once: starting again would not mend it."""
+    run, run_dir = Run.from_tree(config["run"]), RunDir(Path(config["root"]))
+    try:
+        fit_run(run, run_dir, Ddp(ray.train.torch.get_device()), on_epoch=lambda metrics: ray.train.report(dict(metrics)))
+    except SignDistError as error:
+        return {"error": str(error), "kind": type(error).__name__}
+    return {}
+
+
+class _Told:
+    """Tells `on_epoch` each line of metrics.jsonl once, wherever it was written."""
+
+    def __init__(self, run_dir: RunDir, on_epoch: OnEpoch) -> None:
+        self._run_dir, self._on_epoch, self._epoch = run_dir, on_epoch, 0
+
+    def __call__(self) -> None:
+        for line in self._run_dir.metrics():
+            if line["epoch"] > self._epoch:
+                self._epoch = int(line["epoch"])
+                self._on_epoch(line)
+
+
+@contextlib.contextmanager
+def following(look: Callable[[], None] | None, *, every_s: float) -> Generator[None]:
+    """While inside, `look` is called now and then from a thread, and once more at the end."""
+    if look is None:
+        yield
+        return
+    ended = threading.Event()
+
+    def loop() -> None:
+        while not ended.wait(every_s):
+            look()
+
+    thread = threading.Thread(target=loop, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        look()
+
+
+def _wants_gpu(run: Run) -> bool:
+    return run.scale.device == "gpu" or (run.scale.device == "auto" and num_gpus() >= run.scale.workers)
+
+
+def _check_resources(run: Run, use_gpu: bool) -> None:
+    """A worker that can never be placed would wait for ever."""
+    need, have = run.scale.workers * run.scale.cpus_per_worker, num_cpus()
+    if need > have:
+        raise ServiceError(
+            f"scale.workers = {run.scale.workers} with {run.scale.cpus_per_worker:g} CPUs each need {need:g} CPUs, "
+            f"the cluster has {have}: ask for fewer workers, or connect to a larger cluster with --address"
+        )
+    if use_gpu and run.scale.workers > num_gpus():
+        raise ServiceError(
+            f"scale.workers = {run.scale.workers} on GPUs need as many GPUs, the cluster has {num_gpus()}: "
+            "ask for fewer workers, or set scale.device=cpu"
+        )
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[-1].strip()[:200] if lines else type(error).__name__
