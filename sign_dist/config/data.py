@@ -22,9 +22,11 @@ class LandmarkFeatures(Settings):
     """MediaPipe body, hand and face points, normalised to the shoulders: `(T, K, 4)` = x, y, z, confidence."""
 
     kind: Literal["landmarks"] = "landmarks"
-    sampling: Sampling = Sampling()
-    face: bool = True
-    """Also find the face points (brows, eyes, lips, chin). Without them a clip costs about a third less."""
+    sampling: Sampling = Sampling(fps=30.0)
+    every: int = Field(default=2, ge=1, le=10)
+    """Detection tracks better through every frame; every so many of them is kept, 15 a second by default."""
+    face: bool = False
+    """Also find the face points (brows, eyes, lips, chin)."""
 
 
 class SignHieraFeatures(Settings):
@@ -35,7 +37,7 @@ class SignHieraFeatures(Settings):
     preset: Literal["tiny"] = "tiny"
     weights: str = ""
     """A weights file. Empty: random weights from `seed`, a baseline that needs no download."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**31)
 
 
 class FrameFeatures(Settings):
@@ -67,4 +69,4 @@ class SplitSettings(Settings):
     """`auto`: as the corpus gives it, else by signer if at least three are known, else by gloss."""
     val: float = Field(default=0.15, gt=0, lt=0.5)
     test: float = Field(default=0.15, gt=0, lt=0.5)
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**31)

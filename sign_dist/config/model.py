@@ -11,8 +11,8 @@ class LandmarkModel(Settings):
     """Conv1D + attention over body and hand points."""
 
     kind: Literal["landmark"] = "landmark"
-    width: int = Field(default=96, ge=8, le=2048)
-    depth: int = Field(default=2, ge=1, le=24)
+    width: int = Field(default=128, ge=8, le=2048)
+    depth: int = Field(default=3, ge=1, le=24)
     dropout: float = Field(default=0.3, ge=0, lt=1)
 
 
@@ -21,6 +21,15 @@ class FeatureModel(Settings):
 
     kind: Literal["feature"] = "feature"
     width: int = Field(default=128, ge=8, le=2048)
+    depth: int = Field(default=2, ge=1, le=24)
+    dropout: float = Field(default=0.3, ge=0, lt=1)
+
+
+class VideoCnnModel(Settings):
+    """A small convolutional network trained end to end from frames; blind to colour, quick on a laptop's processor."""
+
+    kind: Literal["video_cnn"] = "video_cnn"
+    width: int = Field(default=24, ge=4, le=512)
     depth: int = Field(default=2, ge=1, le=24)
     dropout: float = Field(default=0.3, ge=0, lt=1)
 
@@ -34,4 +43,4 @@ class SignHieraModel(Settings):
     dropout: float = Field(default=0.1, ge=0, lt=1)
 
 
-Model = Annotated[LandmarkModel | FeatureModel | SignHieraModel, Field(discriminator="kind")]
+Model = Annotated[LandmarkModel | FeatureModel | VideoCnnModel | SignHieraModel, Field(discriminator="kind")]

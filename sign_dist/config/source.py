@@ -5,11 +5,12 @@ import json
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+import pydantic
 import yaml
 
-from sign_dist.config.base import Settings
+from sign_dist.config.base import Settings, settings_error
 from sign_dist.config.run import Run
-from sign_dist.errors import SettingsError, did_you_mean
+from sign_dist.errors import SettingsError, SignDistError, did_you_mean
 
 S = TypeVar("S", bound=Settings)
 
@@ -21,7 +22,7 @@ def load_run(source: str | Path, overrides: list[str] | None = None) -> Run:
         SettingsError: no such file, no `run()` in it, or settings that do not hold.
     """
     path = Path(source)
-    if not path.exists():
+    if not path.is_file():
         near = did_you_mean(path.name, [p.name for p in path.parent.glob("*") if p.suffix in (".py", ".json", ".yaml")])
         raise SettingsError(f"no job file {str(path)!r}: give a .py, .json or .yaml file, such as jobs/islr.py;{near}".rstrip(";"))
     match path.suffix:
@@ -48,11 +49,11 @@ def parse_override(word: str) -> tuple[str, Any]:
         SettingsError: no `=` in the word.
     """
     name, sign, text = word.partition("=")
-    if not sign or not name:
+    if not sign or not name.strip():
         raise SettingsError(f"{word!r} is not a setting: write name=value, such as train.epochs=20")
     try:
         return name.strip(), json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):  # also a number with more digits than Python reads
         return name.strip(), text
 
 
@@ -62,7 +63,7 @@ def call(path: Path, function: str) -> Any:
     Raises:
         SettingsError: no such file or function, or the file does not run.
     """
-    if not path.exists():
+    if not path.is_file():
         raise SettingsError(f"no file {str(path)!r}: give a Python file with a function {function}()")
     spec = importlib.util.spec_from_file_location(f"sign_dist_file_{path.stem}", path)
     if spec is None or spec.loader is None:
@@ -70,21 +71,24 @@ def call(path: Path, function: str) -> Any:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except SettingsError:
+        if callable(getattr(module, function, None)):
+            return getattr(module, function)()
+    except SignDistError:
         raise
-    except Exception as error:
-        raise SettingsError(f"{str(path)!r} does not run: {type(error).__name__}: {error}") from error
-    if not callable(getattr(module, function, None)):
-        raise SettingsError(f"{str(path)!r} has no function {function}()")
-    return getattr(module, function)()
+    except pydantic.ValidationError as error:
+        raise SettingsError(f"{str(path)!r}: {settings_error(error)}") from None
+    except (Exception, SystemExit) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise SettingsError(f"{str(path)!r} does not run: {type(error).__name__}: {reason}") from error
+    raise SettingsError(f"{str(path)!r} has no function {function}()")
 
 
 def _read_tree(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
         tree: Any = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except (ValueError, yaml.YAMLError) as error:
-        raise SettingsError(f"{str(path)!r} cannot be parsed: {error}") from error
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise SettingsError(f"{str(path)!r} cannot be parsed: {' '.join(str(error).split())}") from error
     if not isinstance(tree, dict):
         raise SettingsError(f"{str(path)!r} must hold one mapping of settings, got {type(tree).__name__}")
     return cast("dict[str, Any]", tree)

@@ -10,10 +10,10 @@ from sign_dist.config.base import Settings
 class Optim(Settings):
     """AdamW with linear warm-up and a half cosine down to `lr * final_lr_ratio`."""
 
-    lr: float = Field(default=1e-3, gt=0, le=1)
+    lr: float = Field(default=2e-3, gt=0, le=1)
     weight_decay: float = Field(default=0.05, ge=0, le=10)
     beta1: float = Field(default=0.9, ge=0, lt=1)
-    beta2: float = Field(default=0.98, ge=0, lt=1)
+    beta2: float = Field(default=0.999, ge=0, lt=1)
     warmup_fraction: float = Field(default=0.1, ge=0, lt=1)
     final_lr_ratio: float = Field(default=0.01, ge=0, le=1)
     clip_norm: float = Field(default=1.0, gt=0)
@@ -58,7 +58,7 @@ class Train(Settings):
     """One training: how long, how large the steps, what is kept."""
 
     epochs: int = Field(default=60, ge=1)
-    batch_size: int = Field(default=32, ge=1)
+    batch_size: int = Field(default=16, ge=1)
     """Clips per optimiser step, over all workers and accumulation steps."""
     accumulate: int = Field(default=1, ge=1)
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -80,4 +80,4 @@ class Train(Settings):
     """Checkpoints kept by the monitor; the newest is kept as well."""
     select: Literal["best", "last"] = "best"
     """Which checkpoint the run stands for. `last` where the validation split is also the one reported."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**31)

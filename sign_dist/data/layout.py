@@ -7,7 +7,7 @@ import os
 import tempfile
 from collections.abc import Generator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from sign_dist.errors import DataError
 
@@ -43,12 +43,18 @@ class DatasetDir:
         """The content of `dataset.json`.
 
         Raises:
-            DataError: the directory is not there or was not prepared to the end.
+            DataError: the directory is not there, was not prepared to the end, or its record is damaged.
         """
         if not self.facts_file.exists():
             state = "is not finished" if self.root.exists() else "does not exist"
             raise DataError(f"dataset {str(self.root)!r} {state}: run `sign-dist prepare READER RAW {self.root}` first")
-        return json.loads(self.facts_file.read_text(encoding="utf-8"))
+        try:
+            facts = json.loads(self.facts_file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise DataError(f"{str(self.facts_file)!r} is damaged ({error}): prepare the dataset again") from None
+        if not isinstance(facts, dict):
+            raise DataError(f"{str(self.facts_file)!r} is no record of a prepared dataset: prepare it again")
+        return cast("dict[str, Any]", facts)
 
     def videos_root(self) -> Path:
         """The folder that `video_path` of the manifests is relative to."""

@@ -1,6 +1,5 @@
 """Manifests: train/val/test.tsv and rejected.tsv, tab-separated UTF-8 with a header, for people and programs."""
 
-import csv
 import dataclasses
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -11,6 +10,8 @@ from sign_dist.errors import DataError, did_you_mean
 
 COLUMNS = ("id", "video_path", "start_s", "end_s", "n_frames", "fps", "signer", "gloss", "translation", "sha256")
 REJECTED_COLUMNS = ("id", "video_path", "reason", "detail")
+# What would end a field or a line.
+_BLANKS = str.maketrans("\t\r\n", "   ")
 
 
 def write_manifest(path: Path, samples: Iterable[Sample]) -> None:
@@ -65,13 +66,36 @@ def read_rejected(dataset: DatasetDir) -> list[Rejected]:
     """The clips that `prepare` refused."""
     if not dataset.rejected_file.exists():
         return []
-    return [Rejected(**{name: row[name] for name in REJECTED_COLUMNS}) for row in read_tsv(dataset.rejected_file)]
+    rows = read_tsv(dataset.rejected_file)
+    if rows and not set(REJECTED_COLUMNS) <= rows[0].keys():
+        raise DataError(
+            f"{str(dataset.rejected_file)!r} lacks one of the columns {', '.join(REJECTED_COLUMNS)}: prepare the dataset again"
+        )
+    return [Rejected(**{name: row[name] for name in REJECTED_COLUMNS}) for row in rows]
 
 
 def read_tsv(path: Path) -> list[dict[str, str]]:
-    """Rows of a tab-separated file with a header; fields are never quoted, so a quote is an ordinary character."""
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+    """Rows of a tab-separated file with a header; fields are never quoted, so a quote is an ordinary character.
+
+    Raises:
+        DataError: it is no UTF-8, or a row has more or fewer fields than the header.
+    """
+    try:
+        # `csv` would count a field longer than 128 KiB as an error.
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{str(path)!r} is no UTF-8 table ({error}): prepare the dataset again") from None
+    header = lines[0].split("\t")
+    rows: list[dict[str, str]] = []
+    for number, line in enumerate(lines[1:], start=2):
+        fields = line.split("\t")
+        if line and len(fields) != len(header):
+            raise DataError(
+                f"{str(path)!r} line {number} has {len(fields)} fields, its header {len(header)}: prepare the dataset again"
+            )
+        if line:
+            rows.append(dict(zip(header, fields, strict=True)))
+    return rows
 
 
 def _write(path: Path, columns: tuple[str, ...], rows: Iterable[Mapping[str, object]]) -> None:
@@ -82,5 +106,6 @@ def _write(path: Path, columns: tuple[str, ...], rows: Iterable[Mapping[str, obj
 
 
 def _field(value: object) -> str:
-    """A value as one TSV field: tabs and line breaks cannot stand in one and become blanks."""
-    return f"{value:g}" if isinstance(value, float) else " ".join(str(value).split())
+    """A value as one TSV field: tabs and line breaks cannot stand in one and become blanks. Numbers keep every digit."""
+    text = repr(value).removesuffix(".0") if isinstance(value, float) else str(value)
+    return text.translate(_BLANKS)

@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -62,9 +63,10 @@ def prepare(
     split, sampling = split or SplitSettings(), sampling or Sampling()
     rows = list(READERS[reader](raw))
     folder = raw.parent if raw.is_file() else raw
-    samples = [row for row in rows if isinstance(row, Sample)]
+    unwritable = [_unwritable(row) for row in rows if isinstance(row, Sample) and not _writable(row)]
+    samples = [row for row in rows if isinstance(row, Sample) and _writable(row)]
     usable, refused = _sort_out(samples, check_all(samples, folder, sampling))
-    rejected = [row for row in rows if isinstance(row, Rejected)] + refused
+    rejected = [row for row in rows if isinstance(row, Rejected)] + unwritable + refused
     if not usable:
         raise DataError(f"none of the {len(rows)} clips in {str(raw)!r} can be used: {_tally_text(rejected)}")
     division = divide(usable, split)
@@ -85,6 +87,17 @@ def prepare(
     )
     write_json(dataset.facts_file, _facts(prepared, reader, raw, folder, division, split, sampling))
     return prepared
+
+
+def _writable(sample: Sample) -> bool:
+    """A manifest is a UTF-8 table: a path that it would change could not be found again."""
+    return not re.search(r"[\t\r\n\ud800-\udfff]", sample.id + sample.video_path)
+
+
+def _unwritable(sample: Sample) -> Rejected:
+    """The row of a clip whose name no table can hold, with that name written in escapes."""
+    id_, path = (text.encode("unicode_escape").decode("ascii") for text in (sample.id, sample.video_path))
+    return Rejected(id_, path, "bad_name", "its name is not UTF-8, or holds a tab or a line break")
 
 
 def _sort_out(samples: Sequence[Sample], checks: Iterable[Checked]) -> tuple[list[Sample], list[Rejected]]:

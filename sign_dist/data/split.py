@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import math
 import random
 from collections.abc import Callable, Sequence
 from typing import Literal
@@ -72,11 +73,13 @@ def _by_gloss(samples: Sequence[Sample], settings: SplitSettings) -> dict[str, l
     owed = {"val": 0.0, "test": 0.0}
     for _, clips in sorted(_group(samples, lambda s: s.gloss).items()):
         rng.shuffle(clips)
-        free = len(clips) - 1
+        count = len(clips)
+        free = count - 1
         for name, share in (("test", settings.test), ("val", settings.val)):
             # What one small gloss cannot give, the next ones owe, so that the totals come out right.
-            owed[name] += share * len(clips)
-            take = min(free, int(owed[name] + 0.5))
+            owed[name] += share * count
+            # But not all of it from one gloss: it would have nothing left to be learned from.
+            take = min(free, int(owed[name] + 0.5), math.ceil(2 * share * count))
             owed[name] -= take
             free -= take
             splits[name] += [clips.pop() for _ in range(take)]
@@ -94,6 +97,7 @@ def _by_signer(samples: Sequence[Sample], settings: SplitSettings) -> dict[str, 
         )
     order = sorted(groups)
     random.Random(settings.seed).shuffle(order)
+    order.sort(key=lambda signer: -len(groups[signer]))  # taken from the end; chance decides between equals
     splits: dict[str, list[Sample]] = {name: [] for name in SPLITS}
     for name, share in (("test", settings.test), ("val", settings.val)):
         while order and len(order) > (2 if name == "test" else 1) and len(splits[name]) < share * len(samples) * 0.999:
@@ -117,7 +121,7 @@ def _leaks(splits: dict[str, list[Sample]]) -> list[str]:
             "scores will not tell how a new signer fares"
         )
     files = _places(splits, lambda s: s.key if s.sha256 else "")
-    if twice := [key for key, names in files.items() if len(names) > 1]:
+    if twice := {key for key, names in files.items() if len(names) > 1}:
         ids = [s.id for clips in splits.values() for s in clips if s.sha256 and s.key in twice]
         found.append(
             f"{len(twice)} identical clips stand in more than one split ({', '.join(ids[:6])}): test scores will be too good"

@@ -17,6 +17,8 @@ class Vocab:
     def __post_init__(self) -> None:
         if not self.glosses:
             raise DataError("a vocabulary needs at least one gloss, got none: does the corpus have a gloss column?")
+        if unfit := [g for g in self.glosses if not g.strip() or "\n" in g or "\r" in g]:
+            raise DataError(f"{unfit[0]!r} is no gloss: a vocabulary holds one gloss a line, none of them empty")
         if len(set(self.glosses)) != len(self.glosses):
             twice = sorted({g for g in self.glosses if self.glosses.count(g) > 1})
             raise DataError(f"glosses stand twice in the vocabulary: {', '.join(twice[:5])}")
@@ -47,4 +49,4 @@ class Vocab:
     def read(cls, path: Path) -> "Vocab":
         if not path.exists():
             raise DataError(f"no vocabulary {str(path)!r}: run `sign-dist prepare` first")
-        return cls(tuple(line for line in path.read_text(encoding="utf-8").splitlines() if line))
+        return cls(tuple(line for line in path.read_text(encoding="utf-8").split("\n") if line))

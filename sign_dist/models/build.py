@@ -4,11 +4,12 @@ from typing import assert_never
 
 from torch import nn
 
-from sign_dist.config.model import FeatureModel, LandmarkModel, Model, SignHieraModel
+from sign_dist.config.model import FeatureModel, LandmarkModel, Model, SignHieraModel, VideoCnnModel
 from sign_dist.errors import SettingsError
 from sign_dist.models.feature_classifier import FeatureClassifier
 from sign_dist.models.landmark import LandmarkClassifier
 from sign_dist.models.signhiera import PRESETS, SignHiera
+from sign_dist.models.video_cnn import VideoCnn
 
 
 def build_model(settings: Model, *, num_classes: int, feature_shape: tuple[int, ...]) -> nn.Module:
@@ -36,6 +37,9 @@ def build_model(settings: Model, *, num_classes: int, feature_shape: tuple[int, 
                 depth=settings.depth,
                 dropout=settings.dropout,
             )
+        case VideoCnnModel():
+            _need(len(feature_shape) == 3, settings.kind, "frames (T, H, W, 3)", feature_shape)
+            return VideoCnn(num_classes, width=settings.width, depth=settings.depth, dropout=settings.dropout)
         case SignHieraModel():
             shape = PRESETS[settings.preset]
             _need(

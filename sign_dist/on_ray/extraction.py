@@ -58,7 +58,7 @@ def check_all(samples: Sequence[Sample], folder: Path, sampling: Sampling, *, pr
         todo = [row for row in rows if row["index"] not in found]
         if not todo or (attempt and len(found) == len(rows)):
             break
-        dataset = from_rows(todo, block).map(functools.partial(_check_row, sampling=sampling), num_cpus=1, max_retries=0)
+        dataset = from_rows(todo, block).map(functools.partial(_check_row, sampling=sampling), num_cpus=1, ray_remote_args_fn=_once)
         for row in dataset.iter_rows():
             found[int(row["index"])] = Checked(
                 row["reason"], row["detail"], row["sha256"], int(row["num_frames"]), float(row["fps"])
@@ -140,8 +140,7 @@ def _run(
         compute=ActorPoolStrategy(size=min(gpus or num_cpus(), len(rows)), max_tasks_in_flight_per_actor=2),
         num_cpus=1 if gpus else ENCODE_CPU,
         num_gpus=1 if gpus else 0,
-        max_restarts=-1,
-        max_task_retries=0,
+        ray_remote_args_fn=_restarted,
     )
     shard_rows = max(1, min(ROWS_PER_SHARD, math.ceil(len(rows) / (2 * max(num_cpus(), 1)))))
     committed = encoded.map_batches(functools.partial(_commit, store=store), batch_size=shard_rows, num_cpus=COMMIT_CPU)
@@ -200,10 +199,20 @@ def from_rows(rows: Sequence[dict[str, Any]], block: int) -> ray.data.Dataset:
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.issue_detectors_config.detectors = []  # it advises memory numbers; decoding is bounded by our own limits
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     context.print_on_execution_start = False
     context.max_errored_blocks = -1  # what a dying process held is found again by comparing with what was asked
     return ray.data.from_items(list(rows), override_num_blocks=max(1, math.ceil(len(rows) / block)))
+
+
+def _once() -> dict[str, Any]:
+    """A task that kills its process is not run again: Ray would do so for ever, and take healthy neighbours with it."""
+    return {"max_retries": 0}
+
+
+def _restarted() -> dict[str, Any]:
+    """An actor that dies is replaced, but what it held is not given to the next one."""
+    return {"max_restarts": -1, "max_task_retries": 0}
 
 
 def _rows_per_block(num_rows: int) -> int:

@@ -8,11 +8,11 @@ import numpy as np
 
 from sign_dist.config.data import Sampling
 from sign_dist.errors import VideoError
-from sign_dist.video.decode import read_clip
+from sign_dist.video.decode import probe, read_clip
 
 MIN_FRAMES = 4
 MIN_SIDE_PX = 32
-# Mean over pixels of the standard deviation over the clip and over the picture; sensor noise alone exceeds it.
+# Standard deviation over one frame's pixels, in the colour that varies most; sensor noise alone exceeds it.
 MIN_VARIATION = 1.5
 
 REASONS: dict[str, tuple[str, str]] = {
@@ -30,6 +30,7 @@ REASONS: dict[str, tuple[str, str]] = {
     "no_signer": ("no person is found in any frame", "use another recording, or crop to the signer"),
     "no_gloss": ("the table has no gloss for this clip", "fill the gloss column"),
     "not_allowed": ("the path leaves the corpus folder", "put the file into the corpus folder"),
+    "bad_name": ("the file's name is not UTF-8, or holds a tab or a line break", "rename the file"),
     "duplicate_id": ("an earlier row has the same id", "make ids unique"),
     "bad_span": ("start and end are no numbers, or end is not after start", "correct start and end, in seconds"),
     "crashed": ("the process that read this clip died", "look at the file with ffprobe; leave it out"),
@@ -57,15 +58,17 @@ def check_clip(path: str | Path, *, start_s: float = 0.0, end_s: float = 0.0, sa
     path = Path(path)
     digest = ""
     try:
-        if path.is_file():
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
+        probe(path)
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
         clip = read_clip(path, start_s=start_s, end_s=end_s, **sampling.model_dump())
         _refuse_unusable(clip.frames, path.name)
     except VideoError as error:
         return Checked(error.code, str(error), digest)
     except MemoryError:
         return Checked("too_large", f"{path.name!r} does not fit into memory", digest)
+    except OSError as error:
+        return Checked("missing", f"{path.name!r} cannot be read: {error.strerror}", digest)
     return Checked("", "", digest, len(clip), round(clip.fps, 3))
 
 
@@ -75,5 +78,6 @@ def _refuse_unusable(frames: np.ndarray, name: str) -> None:
         raise VideoError("too_short", f"{name!r} has {count} frames in its span, {MIN_FRAMES} are needed")
     if min(height, width) < MIN_SIDE_PX:
         raise VideoError("too_small", f"{name!r} is {width}x{height} pixels, {MIN_SIDE_PX} a side are needed")
-    if frames[:: max(1, count // 8)].std() < MIN_VARIATION:
+    # Flat in each frame: neither its colour nor a fade from one to another makes a picture.
+    if frames[:: max(1, count // 8)].std(axis=(1, 2), dtype=np.float32).max() < MIN_VARIATION:
         raise VideoError("blank", f"{name!r} shows one flat colour from start to end")

@@ -66,9 +66,13 @@ def probe(path: str | Path) -> VideoInfo:
         VideoError: `missing`, `empty`, `not_video`, `no_video_stream` or `too_large`.
     """
     path = Path(path)
-    if not path.is_file():
-        raise VideoError("missing", f"no file {path.name!r}")
-    if path.stat().st_size == 0:
+    try:
+        size = path.stat().st_size if path.is_file() else None
+    except (OSError, ValueError):  # a name that no file can have
+        size = None
+    if size is None:
+        raise VideoError("missing", f"no file {path.name[:120]!r}")
+    if size == 0:
         raise VideoError("empty", f"{path.name!r} has 0 bytes")
     try:
         with av.open(str(path), metadata_errors="ignore") as container:
@@ -84,8 +88,8 @@ def read_clip(
 ) -> Clip:
     """Frames of `[start_s, end_s)` (0 = to the end), at most `fps` a second, scaled down to `max_side_px`.
 
-    Frame k of the answer is the one on screen at `start_s + k / fps`; an even clip slower than `fps` gives each frame
-    once, one with a varying rate shows a frame as often as it stood on screen.
+    Frame k of the answer is the one on screen k / fps after the first frame that starts in the span; an even clip slower
+    than `fps` gives each frame once, one with a varying rate shows a frame as often as it stood on screen.
 
     Raises:
         VideoError: what `probe` raises, and `too_long`, `too_short`, `decode_failed`, `truncated`.
@@ -118,6 +122,8 @@ class _Want:
 
 def _info(container: Any, name: str) -> VideoInfo:
     stream = container.streams.video[0]
+    if stream.codec_context is None:
+        raise VideoError("not_video", f"{name!r} is coded in a way that no decoder here knows")
     width, height = int(stream.codec_context.width or 0), int(stream.codec_context.height or 0)
     if width * height > MAX_PIXELS:
         raise VideoError("too_large", f"{name!r} declares {width}x{height} pixels, more than {MAX_PIXELS} are allowed")
@@ -164,16 +170,19 @@ def _read_decord(path: Path, info: VideoInfo, want: _Want) -> Clip:
         if not np.isfinite(times).all() or (np.diff(times) < 0).any() or times[-1] <= 0 < count - 1:
             raise VideoError("decode_failed", f"{path.name!r}: frame times do not grow")
         times = times - times[0]
-        if times[-1] > want.max_seconds and not want.end_s:
-            raise VideoError("too_long", f"{path.name!r} is {times[-1]:.1f} s long, more than the {want.max_seconds:g} s allowed")
+        span_s = times[-1] - want.start_s
+        if span_s > want.max_seconds and not want.end_s:
+            raise VideoError("too_long", f"{path.name!r} is {span_s:.1f} s long, more than the {want.max_seconds:g} s allowed")
         if info.num_frames and count < 0.9 * info.num_frames:
             raise VideoError("decode_failed", f"{path.name!r}: the index holds {count} of {info.num_frames} frames")
         indices, fps = time_indices(times, fps=want.fps, start_s=want.start_s, end_s=want.end_s)
         if len(indices) == 0:
             raise VideoError("too_short", f"{path.name!r} has no frame in [{want.start_s:g}, {want.end_s:g}) s")
+        # Large pictures come in small batches: it is the shrunken ones that are kept.
+        at_once = min(32, max(1, MAX_PIXELS // max(1, info.width * info.height)))
         batches = [
             _shrink(reader.get_batch(part.tolist()).asnumpy(), want.max_side_px, len(indices))
-            for part in np.array_split(indices, math.ceil(len(indices) / 32))
+            for part in np.array_split(indices, math.ceil(len(indices) / at_once))
         ]
     return Clip(np.concatenate(batches), fps, "decord")
 
@@ -182,19 +191,28 @@ def _read_pyav(path: Path, info: VideoInfo, want: _Want) -> Clip:
     frames: list[np.ndarray] = []
     times: list[float] = []
     fault = ""
+    seen = held_bytes = 0
     try:
         with path.open("rb") as file, av.open(file, metadata_errors="ignore") as container:
             for time_s, picture in _pyav_frames(container, want, info):
-                frames.append(_shrink(picture[None], want.max_side_px, MAX_FRAMES // 100)[0])
+                seen += 1
+                if picture is None:
+                    continue
+                frames.append(_shrink(picture[None], want.max_side_px, 1)[0])
                 times.append(time_s)
+                held_bytes += frames[-1].nbytes
+                if held_bytes > MAX_BYTES_DECODED:
+                    raise VideoError("too_large", f"the frames of {path.name!r} do not fit into {MAX_BYTES_DECODED} bytes")
     except (av.error.FFmpegError, ValueError, OverflowError) as error:
         fault = _short(error)
+    if not frames and seen and not fault:
+        raise VideoError("too_short", f"{path.name!r} has no frame in [{want.start_s:g}, {want.end_s:g}) s")
     if not frames:
         raise VideoError("decode_failed", f"{path.name!r}: not one frame can be decoded{f' ({fault})' if fault else ''}")
     expected = info.num_frames if not want.end_s else 0
-    if fault or (expected and len(frames) < 0.9 * expected and times[-1] < 0.9 * info.duration_s):
+    if fault or (expected and seen < 0.9 * expected and times[-1] < 0.9 * info.duration_s):
         of = f" of {expected}" if expected else ""
-        raise VideoError("truncated", f"{path.name!r} breaks off after {len(frames)}{of} frames{f' ({fault})' if fault else ''}")
+        raise VideoError("truncated", f"{path.name!r} breaks off after {seen}{of} frames{f' ({fault})' if fault else ''}")
     indices, fps = time_indices(np.array(times), fps=want.fps, start_s=want.start_s, end_s=want.end_s)
     if len(indices) == 0:
         raise VideoError("too_short", f"{path.name!r} has no frame in [{want.start_s:g}, {want.end_s:g}) s")
@@ -203,13 +221,12 @@ def _read_pyav(path: Path, info: VideoInfo, want: _Want) -> Clip:
     return Clip(np.stack([frames[i] for i in indices]), fps, "pyav")
 
 
-def _pyav_frames(container: Any, want: _Want, info: VideoInfo) -> Iterator[tuple[float, np.ndarray]]:
-    """(seconds since the first frame, upright RGB picture), until the span ends."""
+def _pyav_frames(container: Any, want: _Want, info: VideoInfo) -> Iterator[tuple[float, np.ndarray | None]]:
+    """(seconds since the first frame, upright RGB picture), until the span ends; no picture long before the span."""
     stream = container.streams.video[0]
     stream.thread_type = "NONE"
     first: float | None = None
     step = 1 / (info.fps or want.fps)
-    decoded_bytes = 0
     for count, frame in enumerate(itertools.islice(container.decode(stream), MAX_FRAMES)):
         time_s = float(frame.time) if frame.time is not None else count * step
         first = time_s if first is None else first
@@ -219,12 +236,11 @@ def _pyav_frames(container: Any, want: _Want, info: VideoInfo) -> Iterator[tuple
         if time_s > want.max_seconds + want.start_s:
             raise VideoError("too_long", f"the clip goes on after the {want.max_seconds:g} s allowed")
         if time_s < want.start_s - 1.0:
+            yield time_s, None
             continue
         if frame.width * frame.height > MAX_PIXELS:
             raise VideoError("too_large", f"a frame of {frame.width}x{frame.height} pixels is more than is allowed")
-        picture = np.rot90(frame.to_ndarray(format="rgb24"), k=round(frame.rotation / 90) % 4)
-        decoded_bytes += picture.nbytes
-        yield time_s, picture
+        yield time_s, np.rot90(frame.to_ndarray(format="rgb24"), k=round(frame.rotation / 90) % 4)
 
 
 def _shrink(batch: np.ndarray, max_side_px: int, num_frames: int) -> np.ndarray:

@@ -1,6 +1,7 @@
 """A folder per sign: `raw/HELLO/anna_1.mp4`. The folder's name is the gloss."""
 
-from collections.abc import Iterator
+import collections
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from sign_dist.data.sample import Rejected, Sample
@@ -21,6 +22,7 @@ NOT_VIDEO = {
     ".srt",
     ".vtt",
     ".jpg",
+    ".jpeg",
     ".png",
 }
 
@@ -37,15 +39,22 @@ def read(root: Path) -> Iterator[Sample | Rejected]:
     clips = [p for p in files if p.suffix.lower() not in NOT_VIDEO and len(p.relative_to(root).parts) > 1]
     if not clips:
         raise DataError(f"{str(root)!r} has no folder with videos in it: put each sign's clips into a folder named after the sign")
+    ids = _ids([path.relative_to(root) for path in clips])
     for path in clips:
         relative = path.relative_to(root)
-        yield Sample(
-            id=relative.with_suffix("").as_posix().replace("/", "_") if _unique(path) else relative.as_posix().replace("/", "_"),
-            video_path=relative.as_posix(),
-            gloss=" ".join(relative.parts[0].replace("_", " ").upper().split()),
-        )
+        gloss = " ".join(relative.parts[0].replace("_", " ").upper().split())
+        if gloss:
+            yield Sample(id=ids[relative], video_path=relative.as_posix(), gloss=gloss)
+        else:
+            yield Rejected(ids[relative], relative.as_posix(), "no_gloss", f"the folder {relative.parts[0]!r} names no sign")
 
 
-def _unique(path: Path) -> bool:
-    """No other file of the folder differs from it by extension alone."""
-    return sum(other.stem == path.stem for other in path.parent.iterdir()) == 1
+def _ids(paths: Sequence[Path]) -> dict[Path, str]:
+    """The shortest name of each path that no other path has: `A_b`, else `A_b.mp4`, else `A/b.mp4`."""
+    forms = {p: (_flat(p.with_suffix("")), _flat(p), p.as_posix()) for p in paths}
+    taken = collections.Counter(form for three in forms.values() for form in dict.fromkeys(three))
+    return {p: next((form for form in three if taken[form] == 1), three[-1]) for p, three in forms.items()}
+
+
+def _flat(path: Path) -> str:
+    return path.as_posix().replace("/", "_")

@@ -1,6 +1,7 @@
 """A table beside the videos: labels.tsv or labels.csv with id, path, gloss, and optional signer, split, start, end, translation."""
 
 import csv
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,7 +36,7 @@ def read(root: Path) -> Iterator[Sample | Rejected]:
     seen: set[str] = set()
     for row in rows:
         path = _get(row, "path")
-        clip_id = _get(row, "id") or Path(path).with_suffix("").as_posix().replace("/", "_")
+        clip_id = _get(row, "id") or _id_of(path)
         fault = _fault(row, path, clip_id, seen, folder)
         seen.add(clip_id)
         if fault:
@@ -51,6 +52,11 @@ def read(root: Path) -> Iterator[Sample | Rejected]:
             start_s=float(_get(row, "start") or 0),
             end_s=float(_get(row, "end") or 0),
         )
+
+
+def _id_of(path: str) -> str:
+    """The path without its extension; there is none to take from "", "." or "/"."""
+    return Path(path).with_suffix("").as_posix().replace("/", "_") if Path(path).name else path
 
 
 def find(root: Path) -> Path:
@@ -71,7 +77,7 @@ def find(root: Path) -> Path:
 
 def _rows(table: Path) -> tuple[list[dict[str, str]], list[str]]:
     with table.open(encoding="utf-8-sig", newline="") as file:
-        if table.suffix == ".csv":
+        if table.suffix.lower() == ".csv":
             reader = csv.DictReader(file, restval="")
         else:
             reader = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE, restval="")
@@ -94,7 +100,7 @@ def _fault(row: dict[str, str], path: str, clip_id: str, seen: set[str], folder:
         return "duplicate_id", f"an earlier row has the id {clip_id!r}"
     if not path:
         return "missing", "the row names no file"
-    if not (folder / path).resolve().is_relative_to(folder.resolve()):
+    if "\0" in path or not (folder / path).resolve().is_relative_to(folder.resolve()):
         return "not_allowed", f"{path!r} leaves the folder of the table"
     if not _get(row, "gloss"):
         return "no_gloss", "the row has no gloss"
@@ -102,6 +108,8 @@ def _fault(row: dict[str, str], path: str, clip_id: str, seen: set[str], folder:
         start, end = float(_get(row, "start") or 0), float(_get(row, "end") or 0)
     except ValueError:
         return "bad_span", f"start {_get(row, 'start')!r} and end {_get(row, 'end')!r} must be seconds"
+    if not math.isfinite(start) or not math.isfinite(end):
+        return "bad_span", f"start {start} and end {end} must be finite"
     if start < 0 or (end and end <= start):
         return "bad_span", f"the span [{start:g}, {end:g}) s is empty"
     return None

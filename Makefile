@@ -1,0 +1,51 @@
+# Everything runs in .venv, made from nothing but Python 3.11 or newer.
+PYTHON ?= python3
+BIN := .venv/bin
+# Real clips and model files beside the checkout, where there are any; tests that need them say so when they are absent.
+export SIGN_DIST_SHARED ?= $(abspath ../shared)
+ifneq ($(wildcard $(SIGN_DIST_SHARED)/models/mediapipe),)
+export SIGN_DIST_MODELS ?= $(SIGN_DIST_SHARED)/models/mediapipe
+endif
+# A CPU has nothing to gain from threads that fight each other in every test.
+TEST_ENV := OMP_NUM_THREADS=1
+
+.PHONY: quickstart test check test-ray test-commands test-slow bench clean
+
+quickstart: .venv/installed
+	$(BIN)/sign-dist quickstart
+
+test: check test-ray test-commands
+
+check: .venv/installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+	$(TEST_ENV) $(BIN)/pytest -m "not ray and not gpu and not slow and not commands"
+
+test-ray: .venv/installed-dev
+	$(TEST_ENV) $(BIN)/pytest -m "ray and not gpu and not slow"
+
+test-commands: .venv/installed-dev
+	$(TEST_ENV) $(BIN)/pytest -m "commands and not slow"
+
+test-slow: .venv/installed-dev
+	$(TEST_ENV) $(BIN)/pytest -m "slow and not gpu"
+
+bench: .venv/installed-dev
+	$(BIN)/python benchmarks/extract.py
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+# pip's progress shows that the first installation, some minutes long, is alive.
+.venv/installed: pyproject.toml constraints.txt | .venv/bin/python
+	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable .
+	touch $@
+
+.venv/installed-dev: pyproject.toml constraints.txt | .venv/bin/python
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $@ .venv/installed
+
+clean:
+	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache .import_linter_cache .hypothesis runs/quickstart

@@ -1,0 +1,15 @@
+"""Isolated sign recognition end to end from frames, with a small network that a laptop trains in a minute or two."""
+
+from sign_dist.config.data import Data, FrameFeatures
+from sign_dist.config.model import VideoCnnModel
+from sign_dist.config.run import Run
+from sign_dist.config.train import Train
+
+
+def run() -> Run:
+    return Run(
+        task="islr",
+        data=Data(root="data/synthetic", features=FrameFeatures()),
+        model=VideoCnnModel(),
+        train=Train(epochs=40, batch_size=16),
+    )

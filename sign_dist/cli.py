@@ -1,0 +1,317 @@
+"""The verbs: read words, load settings, call one function each. Heavy libraries are imported by the verb that needs them."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import TypeAdapter
+
+from sign_dist import __version__
+from sign_dist.config.data import Features, FrameFeatures, LandmarkFeatures, Sampling, SignHieraFeatures, SplitSettings
+from sign_dist.config.source import apply, call, load_run, parse_override
+from sign_dist.console import bar, epoch_line, say, wait_for_interrupt
+from sign_dist.errors import SettingsError, SignDistError, did_you_mean
+
+app = typer.Typer(
+    name="sign-dist",
+    help="From a folder of sign-language videos to a tuned, served model, on a laptop or a cluster.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Address = Annotated[str, typer.Option(help="Where Ray is: 'local' starts one here, 'auto' joins the running one, or host:port.")]
+Values = Annotated[list[str] | None, typer.Argument(help="Settings to change, such as train.epochs=20", metavar="[NAME=VALUE]...")]
+Out = Annotated[Path | None, typer.Option(help="Directory to write.")]
+
+FEATURES: dict[str, type[LandmarkFeatures | SignHieraFeatures | FrameFeatures]] = {
+    "landmarks": LandmarkFeatures,
+    "signhiera": SignHieraFeatures,
+    "frames": FrameFeatures,
+}
+
+
+@app.callback(invoke_without_command=True)
+def root(version: Annotated[bool, typer.Option("--version", help="Print the version and end.")] = False) -> None:
+    if version:
+        typer.echo(f"sign-dist {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def synth(
+    out: Annotated[Path, typer.Argument(help="Folder to write the corpus to.")],
+    signs: Annotated[int, typer.Option(min=2)] = 12,
+    signers: Annotated[int, typer.Option(min=3)] = 8,
+    clips: Annotated[int, typer.Option(min=1, help="Clips per signer and sign.")] = 2,
+    seed: int = 0,
+    corrupt: Annotated[int, typer.Option(min=0, help="Files to damage on purpose.")] = 0,
+) -> None:
+    """Write a corpus of a synthetic signing world, as a user would deliver one."""
+    from sign_dist.synthetic.corpus import write_corpus
+
+    with bar("draw clips") as tick:
+        facts = write_corpus(
+            out, num_signs=signs, num_signers=signers, clips_per_sign=clips, seed=seed, num_corrupt=corrupt, progress=tick
+        )
+    say(f"{facts.num_clips} clips of {signs} signs by {signers} signers in {out}")
+
+
+@app.command()
+def prepare(
+    reader: Annotated[str, typer.Argument(help="folder, table or synthetic")],
+    raw: Annotated[Path, typer.Argument(help="The corpus as delivered.")],
+    dataset: Annotated[Path, typer.Argument(help="Dataset directory to write.")],
+    values: Annotated[list[str] | None, typer.Argument(metavar="[NAME=VALUE]...", help="split.* and sampling.* settings")] = None,
+    address: Address = "local",
+) -> None:
+    """Check every video of a corpus, divide it and write manifests."""
+    from sign_dist.data.prepare import prepare as run_prepare
+    from sign_dist.on_ray.cluster import connected
+    from sign_dist.on_ray.extraction import check_all
+
+    split, sampling = _sections(values, split=SplitSettings(), sampling=Sampling())
+    with connected(address), bar("check clips") as tick:
+        done = run_prepare(
+            reader,
+            raw,
+            dataset,
+            split=split,
+            sampling=sampling,
+            check_all=lambda samples, folder, how: check_all(samples, folder, how, progress=tick),
+        )
+    counts = ", ".join(f"{name} {count}" for name, count in done.counts.items())
+    say(f"{dataset}: {counts}; {done.num_glosses} glosses; split {done.policy}")
+    if done.rejected:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in done.rejected.items())
+        say(f"not used: {reasons} (see {done.dataset.rejected_file})")
+    for warning in done.warnings:
+        say(f"warning: {warning}")
+
+
+@app.command()
+def extract(
+    dataset: Annotated[Path, typer.Argument(help="A prepared dataset directory.")],
+    values: Annotated[list[str] | None, typer.Argument(metavar="[NAME=VALUE]...", help="e.g. sampling.fps=15")] = None,
+    features: Annotated[str, typer.Option(help="landmarks, signhiera or frames")] = "landmarks",
+    retry_errors: Annotated[bool, typer.Option(help="Try clips again that failed before.")] = False,
+    address: Address = "local",
+) -> None:
+    """Compute the features of every clip that has none yet."""
+    from sign_dist.data.layout import DatasetDir
+    from sign_dist.on_ray.cluster import connected
+    from sign_dist.on_ray.extraction import extract as run_extract
+
+    if features not in FEATURES:
+        raise SettingsError(
+            f"no features {features!r}: there are {', '.join(FEATURES)};{did_you_mean(features, FEATURES)}".rstrip(";")
+        )
+    settings = _features(features, values)
+    DatasetDir(dataset).facts()
+    with connected(address), bar("extract") as tick:
+        done = run_extract(DatasetDir(dataset), settings, progress=tick, retry_errors=retry_errors)
+    say(f"{done.folder}: {done.clips} clips, {done.done_before} of them done before")
+    if done.failed:
+        say("without features: " + ", ".join(f"{count} {code}" for code, count in done.failed.items()))
+
+
+@app.command()
+def train(
+    job: Annotated[str, typer.Argument(help="A job (.py), or a run.json or .yaml.")],
+    values: Values = None,
+    out: Out = None,
+    address: Address = "local",
+) -> None:
+    """Train a job into a run directory, or go on with it."""
+    from sign_dist.on_ray.cluster import connected
+    from sign_dist.on_ray.training import train as run_train
+
+    run = load_run(job, values)
+    root = out or Path("runs") / _stem(job)
+    with connected(address):
+        metrics = run_train(run, root, on_epoch=lambda line: say(epoch_line(line, run.train.epochs)))
+    say(
+        f"{root}: "
+        + " ".join(f"{n} {v:.4g}" for n, v in metrics.items() if n.startswith("val/"))
+        + f"; curves in {root / 'curves.png'}"
+    )
+
+
+@app.command()
+def tune(
+    job: Annotated[str, typer.Argument(help="The job to search around.")],
+    space: Annotated[Path, typer.Argument(help="A file of tune_spaces/.")],
+    values: Values = None,
+    trials: Annotated[int, typer.Option(min=1)] = 8,
+    seed: int = 0,
+    out: Out = None,
+    address: Address = "local",
+) -> None:
+    """Search settings: every trial is a run directory; the same command goes on with an interrupted study."""
+    from sign_dist.on_ray.cluster import connected
+    from sign_dist.on_ray.tuning import tune_run
+
+    run = load_run(job, values)
+    domains = call(space, "space")
+    root = out or Path("runs") / f"{_stem(job)}_{space.stem}"
+    with connected(address), bar("trials") as tick:
+        best = tune_run(run, domains, root, num_trials=trials, seed=seed, on_trials=lambda done, total, _: tick(done, total))
+    chosen = ", ".join(
+        f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}" for name, value in best["settings"].items()
+    )
+    say(f"best of {best['num_trials']} trials: {best['value']:.4g} with {chosen}")
+    say(
+        f"{best['epochs_trained']} of {best['epochs_without_stopping']} epochs trained; "
+        f"see {root / 'study.png'}, {root / 'best.json'}"
+    )
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="A run directory.")],
+    split: Annotated[str, typer.Argument(help="train, val or test")] = "test",
+    address: Address = "local",
+) -> None:
+    """Score a run on a split and write the report."""
+    from sign_dist.inference.report import summary
+    from sign_dist.on_ray.cluster import connected
+    from sign_dist.on_ray.evaluation import evaluate_run
+
+    with connected(address):
+        page, report = evaluate_run(run, split)
+    say(summary(report))
+    say(f"report: {page}")
+
+
+@app.command()
+def export(run: Annotated[Path, typer.Argument(help="A run directory.")], out: Out = None) -> None:
+    """Write the bundle that serving reads."""
+    from sign_dist.inference.bundle import export as run_export
+    from sign_dist.training.run_dir import RunDir
+
+    bundle = run_export(RunDir(run), out)
+    say(f"bundle: {bundle.root}")
+
+
+@app.command()
+def predict(
+    bundle: Annotated[Path, typer.Argument(help="A bundle folder.")],
+    videos: Annotated[list[Path], typer.Argument(help="Video files.")],
+    k: Annotated[int, typer.Option(min=1, max=100, help="Glosses to answer with.")] = 5,
+) -> None:
+    """Print one JSON line per video: the sign, or why there is none."""
+    from sign_dist.errors import VideoError
+    from sign_dist.inference.predictor import Predictor
+
+    predictor = Predictor.load(bundle)
+    failed = 0
+    for video in videos:
+        line: dict[str, Any] = {"video": str(video), "model": predictor.model_id}
+        try:
+            answer = predictor(video, k)
+            line |= {"gloss": answer.hypothesis, "results": [{"gloss": g, "score": round(s, 6)} for g, s in answer.scores]}
+        except VideoError as error:
+            failed += 1
+            line |= {"error": {"code": error.code, "detail": str(error)}}
+        typer.echo(json.dumps(line, ensure_ascii=False))
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def serve(
+    bundle: Annotated[Path, typer.Argument(help="A bundle folder.")],
+    values: Values = None,
+    host: str = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
+    address: Address = "local",
+) -> None:
+    """Serve a bundle over HTTP until interrupted."""
+    from sign_dist.inference.bundle import Bundle
+    from sign_dist.on_ray import serving
+    from sign_dist.on_ray.cluster import connected
+
+    Bundle(bundle).facts()
+    args = serving.ServeArgs.from_tree({"bundle": str(bundle)} | dict(map(parse_override, values or [])))
+    serving.refuse_taken_port(host, port)
+    with connected(address):
+        url = serving.start(args, host=host, port=port)
+        say(f"serving {bundle} at {url} (page {url}, API {url}docs); end with Ctrl-C")
+        wait_for_interrupt()
+        serving.stop()
+
+
+@app.command()
+def quickstart(
+    videos: Annotated[
+        Path | None, typer.Option(help="Your own folder (one folder per sign) or table, instead of the synthetic world.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Where everything is written.")] = Path("runs/quickstart"),
+    features: Annotated[
+        str, typer.Option(help="landmarks, signhiera or frames; empty: frames for the synthetic world, landmarks for yours")
+    ] = "",
+    seeds: Annotated[int, typer.Option(min=0, max=20, help="Trainings to average over; 0: one, or three for your own videos.")] = 0,
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the server running.")] = False,
+    address: Address = "local",
+) -> None:
+    """The whole way once: corpus, features, training, a small search, report, server, one answer over HTTP."""
+    from sign_dist.quickstart import quickstart as run_quickstart
+
+    run_quickstart(videos=videos, out=out, features=features, seeds=seeds, port=port, keep=keep, address=address)
+
+
+@app.command()
+def doctor() -> None:
+    """Say what is wrong with this machine, and the remedy."""
+    from sign_dist.doctor import examine
+
+    findings = examine()
+    for finding in findings:
+        say(str(finding))
+    if any(finding.bad for finding in findings):
+        raise typer.Exit(1)
+
+
+def _features(kind: str, values: list[str] | None) -> Features:
+    settings = apply(FEATURES[kind](), values or [])
+    return TypeAdapter(Features).validate_python(settings)
+
+
+def _sections(values: list[str] | None, *, split: SplitSettings, sampling: Sampling) -> tuple[SplitSettings, Sampling]:
+    """`split.by=signer sampling.fps=15` -> the two settings."""
+    for word in values or []:
+        section, dot, name = word.partition(".")
+        match section if dot else "":
+            case "split":
+                split = apply(split, [name])
+            case "sampling":
+                sampling = apply(sampling, [name])
+            case _:
+                raise SettingsError(f"no setting {word.partition('=')[0]!r} here: prepare takes split.* and sampling.*")
+    return split, sampling
+
+
+def _stem(job: str) -> str:
+    """The run's name: the job file's, or the run directory's for a run.json."""
+    path = Path(job)
+    return path.resolve().parent.name if path.stem == "run" else path.stem
+
+
+def main() -> None:
+    """Entry point: errors a user can mend are one line and exit code 1; wrong usage is 2; a traceback is a bug of ours."""
+    try:
+        app()
+    except SignDistError as error:
+        print(f"sign-dist: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        print("sign-dist: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,209 @@
+"""Processes are really killed; the same command then finishes the work, nothing lost and nothing done twice."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pyarrow.parquet as pq
+import pytest
+
+from sign_dist.data.layout import SPLITS, DatasetDir
+from sign_dist.data.manifest import read_manifest
+from sign_dist.features.store import FeatureStore
+from sign_dist.training.run_dir import RunDir
+
+pytestmark = pytest.mark.ray
+
+JOB = """
+from sign_dist.config.data import Data, FrameFeatures
+from sign_dist.config.model import VideoCnnModel
+from sign_dist.config.run import Run, Scale
+from sign_dist.config.train import Train
+
+def run() -> Run:
+    return Run(
+        data=Data(root={root!r}, features=FrameFeatures(num_frames=8)),
+        model=VideoCnnModel(),
+        train=Train(epochs={epochs}, batch_size=8, keep_best=1),
+        scale=Scale(workers={workers}),
+    )
+"""
+SPACE = """
+from ray import tune
+
+def space():
+    return {"train.optim.lr": tune.loguniform(1e-4, 1e-2)}
+"""
+
+
+def start(*words: str, log: Path) -> subprocess.Popen[bytes]:
+    """`sign-dist` with its own Ray, in a process group of its own."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "RAY_AUTH_MODE": "disabled"}
+    environment.pop("RAY_ADDRESS", None)
+    with log.open("ab") as file:
+        return subprocess.Popen(
+            [sys.executable, "-m", "sign_dist", *words], stdout=file, stderr=file, env=environment, start_new_session=True
+        )
+
+
+def wait_for(what: Callable[[], bool], process: subprocess.Popen[bytes], log: Path, *, seconds: float = 240) -> None:
+    end = time.monotonic() + seconds
+    while not what():
+        assert process.poll() is None, f"it ended before it could be killed:\n{log.read_text()[-3000:]}"
+        assert time.monotonic() < end, f"nothing came of it:\n{log.read_text()[-3000:]}"
+        time.sleep(0.01)
+
+
+def kill_driver(process: subprocess.Popen[bytes]) -> None:
+    """SIGKILL the driver alone; the Ray it started must see to its own end."""
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.wait()
+    _, alive = psutil.wait_procs(children, timeout=60)
+    for child in alive:  # ours: nobody else's Ray is a child of this driver
+        child.kill()
+
+
+def finish(*words: str, log: Path) -> None:
+    process = start(*words, log=log)
+    assert process.wait(timeout=300) == 0, log.read_text()[-3000:]
+
+
+def job_file(folder: Path, dataset: Path, *, epochs: int, workers: int = 1) -> Path:
+    path = folder / "job.py"
+    path.write_text(JOB.format(root=str(dataset), epochs=epochs, workers=workers))
+    return path
+
+
+def committed(store: Path) -> list[str]:
+    return [key for path in store.glob("part-*.parquet") for key in pq.read_table(path, columns=["key"])["key"].to_pylist()]
+
+
+def test_extract_goes_on_after_its_driver_was_killed(corpus: Path, tmp_path: Path) -> None:
+    from sign_dist.data.prepare import prepare
+
+    log = tmp_path / "log"
+    dataset = prepare("table", corpus, tmp_path / "d").dataset
+    clips = {s.key for split in SPLITS for s in read_manifest(dataset, split)}
+    words = ("extract", str(dataset.root), "--features", "frames", "size_px=256", "num_frames=64")
+    process = start(*words, log=log)
+
+    def store() -> Path:
+        return next(iter(dataset.features.glob("frames-*")), tmp_path / "none")
+
+    wait_for(lambda: len(committed(store())) >= 2, process, log)
+    kill_driver(process)
+    before = {path.name: path.stat().st_mtime_ns for path in store().glob("part-*")}
+    assert 0 < len(committed(store())) < len(clips)
+    finish(*words, log=log)
+    keys = committed(store())
+    assert len(keys) == len(set(keys))
+    assert set(keys) == clips
+    assert before.items() <= {path.name: path.stat().st_mtime_ns for path in store().glob("part-*")}.items()
+
+
+def test_extract_survives_a_killed_worker(corpus: Path, tmp_path: Path) -> None:
+    from sign_dist.data.prepare import prepare
+
+    log = tmp_path / "log"
+    dataset = prepare("table", corpus, tmp_path / "d").dataset
+    clips = {s.key for split in SPLITS for s in read_manifest(dataset, split)}
+    process = start("extract", str(dataset.root), "--features", "frames", "size_px=256", "num_frames=64", log=log)
+    wait_for(lambda: any("EncodeRows" in name for name in worker_names(process)), process, log)
+    for child in psutil.Process(process.pid).children(recursive=True):
+        if "EncodeRows" in name_of(child):
+            child.kill()
+            break
+    assert process.wait(timeout=240) == 0, log.read_text()[-3000:]
+    store = FeatureStore(next(iter(dataset.features.glob("frames-*"))))
+    assert store.errors() == dict.fromkeys(clips, "")
+    assert len(committed(store.folder)) == len(clips)
+
+
+def test_training_equals_the_undisturbed_run_after_a_worker_was_killed(dataset: Path, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    job = job_file(tmp_path, dataset, epochs=30, workers=2)
+    disturbed, calm = RunDir(tmp_path / "disturbed"), RunDir(tmp_path / "calm")
+    process = start("train", str(job), "--out", str(disturbed.root), log=log)
+    wait_for(lambda: len(disturbed.metrics()) >= 3, process, log)
+    workers = [c for c in psutil.Process(process.pid).children(recursive=True) if "TrainWorker" in name_of(c)]
+    assert len(workers) == 2
+    workers[1].kill()
+    killed_at = len(disturbed.metrics())
+    assert killed_at < 30
+    assert process.wait(timeout=300) == 0, log.read_text()[-3000:]
+    finish("train", str(job), "--out", str(calm.root), log=log)
+    assert [m["epoch"] for m in disturbed.metrics()] == list(range(1, 31))
+    for mine, theirs in zip(disturbed.metrics(), calm.metrics(), strict=True):
+        assert mine["train/loss"] == pytest.approx(theirs["train/loss"], abs=1e-6)
+        assert mine["val/loss"] == pytest.approx(theirs["val/loss"], abs=1e-6)
+
+
+def test_training_goes_on_after_its_driver_was_killed(dataset: Path, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    job = job_file(tmp_path, dataset, epochs=30)
+    run_dir = RunDir(tmp_path / "r")
+    words = ("train", str(job), "--out", str(run_dir.root))
+    process = start(*words, log=log)
+    wait_for(lambda: len(run_dir.checkpoints()) >= 1 and len(run_dir.metrics()) >= 4, process, log)
+    kill_driver(process)
+    reached = [m["epoch"] for m in run_dir.metrics()][-1]
+    assert reached < 30
+    finish(*words, log=log)
+    assert [m["epoch"] for m in run_dir.metrics()] == list(range(1, 31))
+    assert run_dir.done_file.exists()
+
+
+def test_a_study_goes_on_after_its_driver_was_killed(dataset: Path, tmp_path: Path) -> None:
+    import optuna
+
+    log = tmp_path / "log"
+    job = job_file(tmp_path, dataset, epochs=6)
+    space = tmp_path / "space.py"
+    space.write_text(SPACE)
+    root = tmp_path / "study"
+    words = ("tune", str(job), str(space), "--trials", "5", "--out", str(root))
+    process = start(*words, log=log)
+    wait_for(lambda: len(list(root.glob("trial_*/done.json"))) >= 2, process, log)
+    kill_driver(process)
+    done_before = {path: path.stat().st_mtime_ns for path in root.glob("trial_*/done.json")}
+    finish(*words, log=log)
+    facts = json.loads((root / "study.json").read_text())
+    assert facts["finished"]
+    assert len(facts["trials"]) == 5
+    assert all(trial["value"] is not None for trial in facts["trials"])
+    assert done_before.items() <= {path: path.stat().st_mtime_ns for path in root.glob("trial_*/done.json")}.items()
+    stored = optuna.load_study(study_name="study", storage=f"sqlite:///{root / 'optuna.db'}")
+    assert len([t for t in stored.trials if t.state.is_finished()]) == 5
+
+
+def name_of(process: psutil.Process) -> str:
+    """Ray names its workers after what they run."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
+def worker_names(process: subprocess.Popen[bytes]) -> list[str]:
+    try:
+        return [name_of(child) for child in psutil.Process(process.pid).children(recursive=True)]
+    except psutil.Error:
+        return []
+
+
+def test_ctrl_c_is_one_line(dataset: Path, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    job = job_file(tmp_path, dataset, epochs=200)
+    process = start("train", str(job), "--out", str(tmp_path / "r"), log=log)
+    wait_for(lambda: len(RunDir(tmp_path / "r").metrics()) >= 1, process, log)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == 130
+    assert "the same command goes on" in log.read_text()
+    assert "Traceback" not in log.read_text()
