@@ -115,9 +115,8 @@ def measure(corpus: Path, features: Features, cores: int, folder: Path) -> None:
     steady_rate = frames * share / (whole_s - first_s)
     print(f"machine: {cores} cores, {platform.machine()}; {len(rows)} clips, {frames} frames, features {features.kind}")
     print(f"bare loop, {cores} processes:       {bare_s:6.1f} s  {bare_rate:7.1f} frames/s")
-    print(
-        f"Ray Data, after the first shard: {whole_s - first_s:6.1f} s  {steady_rate:7.1f} frames/s  ratio {steady_rate / bare_rate:.2f}"
-    )
+    steady_s = whole_s - first_s
+    print(f"Ray Data, after the first shard: {steady_s:6.1f} s  {steady_rate:7.1f} frames/s  ratio {steady_rate / bare_rate:.2f}")
     print(f"Ray Data, with start-up:         {whole_s:6.1f} s  {frames / whole_s:7.1f} frames/s  ratio {bare_s / whole_s:.2f}")
 
 

@@ -3,7 +3,7 @@
 from sign_dist.config.data import Data, FrameFeatures
 from sign_dist.config.model import VideoCnnModel
 from sign_dist.config.run import Run
-from sign_dist.config.train import Train
+from sign_dist.config.train import Augment, Train
 
 
 def run() -> Run:
@@ -11,5 +11,5 @@ def run() -> Run:
         task="islr",
         data=Data(root="data/synthetic", features=FrameFeatures()),
         model=VideoCnnModel(),
-        train=Train(epochs=40, batch_size=16),
+        train=Train(epochs=30, augment=Augment(mirror=0.3, speed=0.3, crop=0.2, drop=0.05, scale=0.15)),
     )

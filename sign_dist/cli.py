@@ -157,7 +157,7 @@ def tune(
     run = load_run(job, values)
     domains = call(space, "space")
     root = out or Path("runs") / f"{_stem(job)}_{space.stem}"
-    with connected(address), bar("trials") as tick:
+    with connected(address), bar("epochs of all trials") as tick:
         best = tune_run(run, domains, root, num_trials=trials, seed=seed, on_trials=lambda done, total, _: tick(done, total))
     chosen = ", ".join(
         f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}" for name, value in best["settings"].items()

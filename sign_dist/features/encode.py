@@ -91,7 +91,7 @@ def decode_row(row: dict[str, Any], features: Features) -> dict[str, Any]:
     try:
         clip = read_clip(row["path"], start_s=row["start_s"], end_s=row["end_s"], **features.sampling.model_dump())
         return row | {"frames": clip.frames, "clip_fps": clip.fps, "error": ""}
-    except (VideoError, MemoryError) as error:
+    except (VideoError, MemoryError, OSError) as error:
         return row | {"frames": np.zeros((0, 1, 1, 3), np.uint8), "clip_fps": 0.0, "error": error_text(error)}
 
 

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from sign_dist.config.data import Features
 from sign_dist.data.layout import DatasetDir, write_json, written_whole
-from sign_dist.errors import DataError
+from sign_dist.errors import DataError, SettingsError
 from sign_dist.features.spec import FeatureSpec
 
 SCHEMA = pa.schema(
@@ -75,7 +75,10 @@ class FeatureStore:
         return self.folder / "spec.json"
 
     def spec(self) -> FeatureSpec:
-        return FeatureSpec.from_tree(json.loads(self.spec_file.read_text(encoding="utf-8")))
+        try:
+            return FeatureSpec.from_tree(json.loads(self.spec_file.read_text(encoding="utf-8")))
+        except (ValueError, SettingsError) as error:
+            raise DataError(f"{str(self.spec_file)!r} is no feature spec ({error}): remove its folder and extract again") from None
 
     def shards(self) -> list[Path]:
         """Committed shards."""
@@ -144,7 +147,8 @@ class FeatureReader:
 
 
 def pack(features: np.ndarray) -> dict[str, Any]:
-    """An array as the columns `features`, `shape` and `dtype`."""
+    """An array as the columns `features`, `shape` and `dtype`, in this machine's byte order."""
+    features = np.asarray(features, features.dtype.newbyteorder("="))
     return {"features": features.tobytes(), "shape": list(features.shape), "dtype": features.dtype.name}
 
 

@@ -111,11 +111,12 @@ class SignHiera(nn.Module):
         video = normalise_frames(features) if features.dtype == torch.uint8 else features
         return self.head(self.norm(self.stages(video)[-1].mean(dim=(1, 2, 3))))
 
-    def layer_groups(self) -> list[tuple[str, list[nn.Module]]]:
-        """From the head down: norm and head, then blocks from last to first, then the patch embedding."""
-        head: list[nn.Module] = [self.norm, *([self.head] if self.head is not None else [])]
-        blocks: list[tuple[str, list[nn.Module]]] = [(f"block {i}", [block]) for i, block in enumerate(self.blocks)][::-1]
-        return [("head", head), *blocks, ("patch embedding", [self.patch_embed])]
+    def layer_groups(self) -> list[tuple[str, list[nn.Module | nn.Parameter]]]:
+        """From the head down: norm and head, then blocks from last to first, then patch and position embeddings."""
+        head: list[nn.Module | nn.Parameter] = [self.norm, *([self.head] if self.head is not None else [])]
+        blocks: list[tuple[str, list[nn.Module | nn.Parameter]]] = [(f"block {i}", [b]) for i, b in enumerate(self.blocks)]
+        embeddings: list[nn.Module | nn.Parameter] = [self.patch_embed, self.pos_embed_spatial, self.pos_embed_temporal]
+        return [("head", head), *reversed(blocks), ("patch embedding", embeddings)]
 
 
 class PatchEmbed(nn.Module):

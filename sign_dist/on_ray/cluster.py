@@ -3,10 +3,12 @@
 import contextlib
 import logging
 import os
+import re
 import tempfile
 from collections.abc import Generator
 
 from sign_dist.errors import ServiceError
+from sign_dist.stderr import without_notes
 
 # Ray reads these when it is imported. A new local Ray would else demand tokens and write one into the user's home, and
 # tasks would take a GPU's visibility away from a process that only decodes.
@@ -22,6 +24,7 @@ import ray
 
 # 107 bytes is the longest path of a socket, and Ray puts about 65 under this.
 MAX_TMPDIR = 40
+_NOTE = re.compile(rb".*Set ray log level from environment variable")
 
 
 def connect(address: str = "local", *, dashboard: bool = False, num_cpus: int | None = None) -> None:
@@ -39,17 +42,19 @@ def connect(address: str = "local", *, dashboard: bool = False, num_cpus: int | 
     quiet = {"log_to_driver": False, "logging_level": logging.WARNING, "configure_logging": False}
     if address == "local" and "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:
         temporary = tempfile.gettempdir()
-        ray.init(
-            address="local",
-            num_cpus=num_cpus,
-            include_dashboard=dashboard,
-            object_store_memory=_object_store_bytes(),
-            _temp_dir=None if len(temporary) <= MAX_TMPDIR else "/tmp/ray",
-            **quiet,
-        )
+        with without_notes(_NOTE):
+            ray.init(
+                address="local",
+                num_cpus=num_cpus,
+                include_dashboard=dashboard,
+                object_store_memory=_object_store_bytes(),
+                _temp_dir=None if len(temporary) <= MAX_TMPDIR else "/tmp/ray",
+                **quiet,
+            )
         return
     try:
-        ray.init(address="auto" if address == "local" else address, **quiet)
+        with without_notes(_NOTE):
+            ray.init(address="auto" if address == "local" else address, **quiet)
     except (ConnectionError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0][:160]
         raise ServiceError(

@@ -5,17 +5,20 @@ again one by one, so that the one that kills is found and named.
 """
 
 import collections
+import contextlib
 import dataclasses
 import functools
 import logging
 import math
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import ray
 from ray.data import ActorPoolStrategy, DataContext
+from ray.util.annotations import RayDeprecationWarning
 
 from sign_dist.config.data import Features, Sampling
 from sign_dist.data.layout import SPLITS, DatasetDir
@@ -58,7 +61,8 @@ def check_all(samples: Sequence[Sample], folder: Path, sampling: Sampling, *, pr
         todo = [row for row in rows if row["index"] not in found]
         if not todo or (attempt and len(found) == len(rows)):
             break
-        dataset = from_rows(todo, block).map(functools.partial(_check_row, sampling=sampling), num_cpus=1, ray_remote_args_fn=_once)
+        with _retries_set():
+            dataset = from_rows(todo, block).map(functools.partial(_check_row, sampling=sampling), num_cpus=1, max_retries=0)
         for row in dataset.iter_rows():
             found[int(row["index"])] = Checked(
                 row["reason"], row["detail"], row["sha256"], int(row["num_frames"]), float(row["fps"])
@@ -130,18 +134,22 @@ def _run(
 ) -> list[dict[str, Any]]:
     """Decode, encode and commit rows; answers those that were lost with the process that held them."""
     gpus = num_gpus()
-    decoded = from_rows(rows, block).map(
-        functools.partial(decode_row, features=features), num_cpus=1 if gpus else DECODE_CPU, max_retries=0
-    )
-    encoded = decoded.map_batches(
-        _EncodeRows,
-        fn_constructor_kwargs={"features": features, "files": files, "device": "cuda" if gpus else "cpu"},
-        batch_size=1,
-        compute=ActorPoolStrategy(size=min(gpus or num_cpus(), len(rows)), max_tasks_in_flight_per_actor=2),
-        num_cpus=1 if gpus else ENCODE_CPU,
-        num_gpus=1 if gpus else 0,
-        ray_remote_args_fn=_restarted,
-    )
+    # A task that kills its process is not run again by Ray, which would do so for ever and take healthy neighbours with
+    # it; an actor that dies is replaced, but what it held is not given to the next one. We find what was lost.
+    with _retries_set():
+        decoded = from_rows(rows, block).map(
+            functools.partial(decode_row, features=features), num_cpus=1 if gpus else DECODE_CPU, max_retries=0
+        )
+        encoded = decoded.map_batches(
+            _EncodeRows,
+            fn_constructor_kwargs={"features": features, "files": files, "device": "cuda" if gpus else "cpu"},
+            batch_size=1,
+            compute=ActorPoolStrategy(size=min(gpus or num_cpus(), len(rows)), max_tasks_in_flight_per_actor=2),
+            num_cpus=1 if gpus else ENCODE_CPU,
+            num_gpus=1 if gpus else 0,
+            max_restarts=-1,
+            max_task_retries=0,
+        )
     shard_rows = max(1, min(ROWS_PER_SHARD, math.ceil(len(rows) / (2 * max(num_cpus(), 1)))))
     committed = encoded.map_batches(functools.partial(_commit, store=store), batch_size=shard_rows, num_cpus=COMMIT_CPU)
     done = 0
@@ -205,14 +213,12 @@ def from_rows(rows: Sequence[dict[str, Any]], block: int) -> ray.data.Dataset:
     return ray.data.from_items(list(rows), override_num_blocks=max(1, math.ceil(len(rows) / block)))
 
 
-def _once() -> dict[str, Any]:
-    """A task that kills its process is not run again: Ray would do so for ever, and take healthy neighbours with it."""
-    return {"max_retries": 0}
-
-
-def _restarted() -> dict[str, Any]:
-    """An actor that dies is replaced, but what it held is not given to the next one."""
-    return {"max_restarts": -1, "max_task_retries": 0}
+@contextlib.contextmanager
+def _retries_set() -> Generator[None]:
+    """Ray 2.60 warns of retry settings given by keyword, and has no other place for them yet."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=RayDeprecationWarning)
+        yield
 
 
 def _rows_per_block(num_rows: int) -> int:

@@ -33,6 +33,7 @@ from sign_dist.training.record import write_environment
 from sign_dist.training.run_dir import RunDir
 from sign_dist.training.start import start_model
 from sign_dist.training.strategy import Ddp, Strategy
+from sign_dist.transfer.load import file_digest
 
 OnEpoch = Callable[[dict[str, float]], None]
 
@@ -82,6 +83,8 @@ def begin(run: Run, root: Path) -> tuple[RunDir, Run, tuple[Clips, Clips]]:
     run_dir = RunDir(root.absolute())
     run = run.with_values({"data.root": str(Path(run.data.root).absolute())})
     clips = Clips.of(run, run.data.train_split), Clips.of(run, run.data.val_split)
+    if weights := getattr(run.model, "weights", ""):
+        file_digest(Path(weights))
     run_dir.claim(run)
     return run_dir, run, clips
 

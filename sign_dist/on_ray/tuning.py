@@ -34,7 +34,7 @@ from sign_dist.training.run_dir import RunDir
 from sign_dist.training.strategy import OneProcess
 
 OnTrials = Callable[[int, int, float | None], None]
-"""(trials ended, trials in all, best score so far)"""
+"""(epochs trained over all trials, epochs if none is stopped early, best score so far)"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,7 +135,12 @@ def _tuner(study: StudyDir, run: Run, space: Mapping[str, Any], num_trials: int,
             num_samples=num_trials,
             search_alg=search,
             scheduler=ASHAScheduler(
-                time_attr="epoch", metric="score", mode="max", max_t=epochs, grace_period=max(1, epochs // 8), reduction_factor=3
+                time_attr="epoch",
+                metric="score",
+                mode="max",  # One more than there are: the last epoch's report must return, so that the trial ends of itself and is marked done.
+                max_t=epochs + 1,
+                grace_period=max(1, epochs // 8),
+                reduction_factor=3,
             ),
             max_concurrent_trials=max(1, gpus or cpus),
             trial_dirname_creator=lambda trial: trial.trial_id,
@@ -260,6 +265,6 @@ def trial_rows(study: StudyDir, space: Mapping[str, Any], failed: Mapping[str, s
 def _tell(study: StudyDir, num_trials: int, on_trials: OnTrials) -> None:
     name = monitor_of(study.trials()[0].run()).name if study.trials() else ""
     curves = [[line[name] for line in trial.metrics()] for trial in study.trials()]
-    ended = sum(trial.done_file.exists() for trial in study.trials())
+    epochs = json.loads(study.study_file.read_text(encoding="utf-8"))["run"]["train"]["epochs"]
     best = max((max(curve) for curve in curves if curve), default=None)
-    on_trials(ended, num_trials, best)
+    on_trials(sum(map(len, curves)), num_trials * epochs, best)

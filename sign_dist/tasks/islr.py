@@ -90,11 +90,14 @@ class Islr:
         """Clips blended with a permutation of the batch; the longer of two lengths holds."""
         share = float(rng.beta(self._mixup, self._mixup))
         other = torch.from_numpy(rng.permutation(len(batch.ids)))
+        features = share * batch.features + (1 - share) * batch.features[other]
         return dataclasses.replace(
             batch,
-            features=share * batch.features + (1 - share) * batch.features[other],
+            # Frames stay bytes: that is how a model knows that they are not normalised yet.
+            features=features.round().to(torch.uint8) if batch.features.dtype == torch.uint8 else features,
             lengths=torch.maximum(batch.lengths, batch.lengths[other]),
             targets=share * batch.targets + (1 - share) * batch.targets[other],
+            weights=share * batch.weights + (1 - share) * batch.weights[other],
         )
 
 

@@ -1,6 +1,7 @@
 """Task: what differs between kinds of learning; the loop is the same for all."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Literal, Protocol
 
@@ -52,6 +53,8 @@ class Monitor:
     mode: Literal["max", "min"]
 
     def better(self, value: float, than: float | None) -> bool:
+        if math.isnan(value):
+            return False
         if than is None:
             return True
         return value > than if self.mode == "max" else value < than

@@ -87,6 +87,8 @@ class LocalCheckpoints:
         best = sorted(found, key=lambda path: progress_of(path)["rank"], reverse=True)[: self.keep]
         for path in found[:-1]:
             if path not in best:
+                # First what makes it complete: a kill in the middle must not leave half a checkpoint that looks whole.
+                (path / "progress.json").unlink()
                 shutil.rmtree(path)
 
 
@@ -105,8 +107,8 @@ def write_checkpoint(folder: Path, progress: Progress, state: dict[str, Any], we
 def rank_of(progress: Progress, monitor: Monitor) -> float:
     """The monitor as a number that is larger for better; of equal ones the later epoch is better by a hair."""
     value = progress.metrics.get(monitor.name, math.nan)
-    if math.isnan(value):
-        return -1e30 + progress.epoch
+    if not math.isfinite(value):
+        return -1e12 + progress.epoch
     return (value if monitor.mode == "max" else -value) + progress.epoch * 1e-9
 
 
@@ -120,8 +122,9 @@ def read_state(folder: Path) -> tuple[Progress, dict[str, Any]]:
         facts = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
         facts.pop("rank")
         return Progress(**facts), torch.load(folder / "state.pt", weights_only=True)
-    except (OSError, ValueError, TypeError, RuntimeError, KeyError) as error:
-        raise RunError(f"checkpoint {str(folder)!r} is damaged ({error}): remove it, the one before will be used") from error
+    except Exception as error:
+        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        raise RunError(f"checkpoint {str(folder)!r} is damaged ({reason}): remove it, the one before will be used") from error
 
 
 def read_weights(checkpoint: Path) -> dict[str, Tensor]:

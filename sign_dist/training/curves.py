@@ -233,9 +233,10 @@ def _against(panel: Any, name: str, valued: Any, best: Any, metric: str) -> None
     if all(isinstance(x, int | float) and not isinstance(x, bool) and _finite(x) for x, _, _ in points):
         places = {id(trial): float(x) for x, _, trial in points}
         low, high = min(places.values()), max(places.values())
+        panel.locator_params(axis="x", nbins=4)
         if low > 0 and high / low >= LOG_RATIO:
             panel.set_xscale("log")
-        elif len(set(places.values())) <= 5:
+        elif len(set(places.values())) <= 5 and all(isinstance(x, int) for x, _, _ in points):
             panel.set_xticks(sorted(set(places.values())))
             panel.margins(x=0.15)
     else:

@@ -26,15 +26,10 @@ class Record:
     def append(self, metrics: Mapping[str, float]) -> None:
         """Add the metrics of one epoch, which must hold `epoch` and `step`."""
         line = {name: _plain(value) for name, value in metrics.items()}
-        before = self.run_dir.metrics()
-        kept = [m for m in before if m["epoch"] < line["epoch"]]
-        if len(kept) < len(before):
-            with written_whole(self.run_dir.metrics_file) as temporary:
-                temporary.write_text("".join(json.dumps(m) + "\n" for m in [*kept, line]), encoding="utf-8")
-        else:
-            self.run_dir.root.mkdir(parents=True, exist_ok=True)
-            with self.run_dir.metrics_file.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+        kept = [m for m in self.run_dir.metrics() if m["epoch"] < line["epoch"]]
+        # Whole, not appended: who reads it meanwhile, or after a kill, never sees half a line.
+        with written_whole(self.run_dir.metrics_file) as temporary:
+            temporary.write_text("".join(json.dumps(m) + "\n" for m in [*kept, line]), encoding="utf-8")
         self._tensorboard(line)
 
     def close(self) -> None:
@@ -77,8 +72,8 @@ def environment() -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Numbers as JSON knows them; what is no finite number becomes null."""
+    """Numbers as JSON knows them, to six digits; what is no finite number becomes null."""
     if isinstance(value, bool | int | str):
         return value
     value = float(value)
-    return round(value, 6) if math.isfinite(value) else None
+    return float(f"{value:.6g}") if math.isfinite(value) else None

@@ -80,11 +80,12 @@ class RunDir:
             raise RunError(
                 f"{str(self.root)!r} is no run directory (it has no run.json): train with `sign-dist train JOB --out {self.root}`"
             )
-        return Run.from_tree(json.loads(self.run_file.read_text(encoding="utf-8")))
+        return Run.from_tree(_read_json(self.run_file))
 
     def checkpoints(self) -> list[Path]:
         """Complete checkpoints, oldest first."""
-        return sorted(p.parent for p in self.root.glob("epoch_*/progress.json"))
+        found = (p.parent for p in self.root.glob("epoch_*/progress.json"))
+        return sorted(found, key=lambda path: (len(path.name), path.name))  # past epoch 9999 names grow longer
 
     def chosen(self) -> Path:
         """The checkpoint the run stands for: the best by its monitor, or the last, as `train.select` says.
@@ -103,9 +104,22 @@ class RunDir:
         """The lines of metrics.jsonl."""
         if not self.metrics_file.exists():
             return []
-        return [json.loads(line) for line in self.metrics_file.read_text(encoding="utf-8").splitlines()]
+        try:
+            return [json.loads(line) for line in self.metrics_file.read_text(encoding="utf-8").splitlines() if line]
+        except ValueError as error:
+            raise RunError(f"{str(self.metrics_file)!r} has a line that is no JSON ({error}): remove that line") from None
 
 
 def progress_of(checkpoint: Path) -> dict[str, Any]:
     """What a checkpoint says of itself: epoch, step, metrics, and `rank`, larger for better."""
-    return json.loads((checkpoint / "progress.json").read_text(encoding="utf-8"))
+    return _read_json(checkpoint / "progress.json")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RunError(f"{str(path)!r} is damaged ({error}): remove {path.parent.name!r}, or train again") from None
+    if not isinstance(content, dict):
+        raise RunError(f"{str(path)!r} is damaged (it holds no mapping): remove {path.parent.name!r}, or train again")
+    return content

@@ -5,13 +5,13 @@ from typing import Protocol
 
 from torch import nn
 
-Groups = Sequence[tuple[str, list[nn.Module]]]
+Groups = Sequence[tuple[str, Sequence[nn.Module | nn.Parameter]]]
 
 
 class Layered(Protocol):
     """A model that names its layers from the head, which trains first, down to the input."""
 
-    def layer_groups(self) -> list[tuple[str, list[nn.Module]]]: ...
+    def layer_groups(self) -> Groups: ...
 
 
 def stage_of(epoch: int, epochs: int, stages: int) -> int:
@@ -26,20 +26,16 @@ def stage_of(epoch: int, epochs: int, stages: int) -> int:
 def train_stage(model: nn.Module, stage: int, stages: int) -> list[str]:
     """Let the part of the model train that belongs to a stage; the last stage trains all. Answers the groups that train.
 
-    Groups are spread evenly over the stages, the head first. A group that is frozen also keeps its statistics: its
-    modules are put into eval mode by `keep_frozen_still`.
+    Groups are spread evenly over the stages, the head first. What is in no group trains in the last stage. A group that
+    is frozen also keeps its statistics: its modules are put into eval mode by `keep_frozen_still`.
     """
     groups: Groups = model.layer_groups()  # pyright: ignore[reportCallIssue]
     count = len(groups) if stage >= stages - 1 else max(1, round(len(groups) * (stage + 1) / stages))
-    training: list[str] = []
-    for i, (name, modules) in enumerate(groups):
-        for module in modules:
-            module.requires_grad_(i < count)
-        if i < count:
-            training.append(name)
-    if count == len(groups):
-        model.requires_grad_(True)
-    return training
+    model.requires_grad_(count == len(groups))
+    for _, parts in groups[:count]:
+        for part in parts:
+            part.requires_grad_(True)
+    return [name for name, _ in groups[:count]]
 
 
 def keep_frozen_still(model: nn.Module) -> None:

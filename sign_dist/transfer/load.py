@@ -2,12 +2,10 @@
 
 import dataclasses
 import hashlib
-import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -54,7 +52,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     file_digest(path)
     try:
         content: Any = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except Exception as error:  # noqa: BLE001 (damaged bytes make the readers fail in any way they can)
         reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
         raise WeightsError(f"{str(path)!r} holds no weights that can be read safely ({reason}): download it again") from None
     for container in CONTAINERS:
@@ -72,23 +70,24 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
 
 def load_into(model: nn.Module, tensors: dict[str, Tensor], *, min_match: float = 1.0, ignore: tuple[str, ...] = ()) -> LoadReport:
-    """Copy what fits into the model. Names that start with one of `ignore` may be missing.
+    """Copy what fits into the model. Names that start with one of `ignore` are loaded where they fit, but may be missing.
 
     Raises:
         WeightsError: less than `min_match` of the model's tensors were found.
     """
-    own = {name: t for name, t in model.state_dict().items() if not name.startswith(ignore)}
-    fitting = {name: tensors[name] for name, t in own.items() if name in tensors and tensors[name].shape == t.shape}
+    every = model.state_dict()
+    fitting = {name: tensors[name] for name, t in every.items() if name in tensors and tensors[name].shape == t.shape}
+    own = [name for name in every if not name.startswith(ignore)]
     report = LoadReport(
-        loaded=tuple(fitting),
+        loaded=tuple(name for name in own if name in fitting),
         misshaped=tuple(name for name in own if name in tensors and name not in fitting),
         missing=tuple(name for name in own if name not in tensors),
-        extra=tuple(name for name in tensors if name not in own),
+        extra=tuple(name for name in tensors if name not in every),
     )
     if report.match < min_match:
         examples = ", ".join([*report.missing, *report.misshaped][:3])
         raise WeightsError(
-            f"only {len(fitting)} of {len(own)} tensors fit the model ({report.match:.0%}, {min_match:.0%} are needed; "
+            f"only {len(report.loaded)} of {len(own)} tensors fit the model ({report.match:.0%}, {min_match:.0%} are needed; "
             f"without a match: {examples}): the weights belong to another model or preset"
         )
     model.load_state_dict(fitting, strict=False)

@@ -8,7 +8,7 @@ import numpy as np
 
 from sign_dist.config.data import Sampling
 from sign_dist.errors import VideoError
-from sign_dist.video.decode import probe, read_clip
+from sign_dist.video.decode import read_clip
 
 MIN_FRAMES = 4
 MIN_SIDE_PX = 32
@@ -56,11 +56,8 @@ def check_clip(path: str | Path, *, start_s: float = 0.0, end_s: float = 0.0, sa
     """
     sampling = sampling or Sampling()
     path = Path(path)
-    digest = ""
+    digest = _digest(path)
     try:
-        probe(path)
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
         clip = read_clip(path, start_s=start_s, end_s=end_s, **sampling.model_dump())
         _refuse_unusable(clip.frames, path.name)
     except VideoError as error:
@@ -72,6 +69,15 @@ def check_clip(path: str | Path, *, start_s: float = 0.0, end_s: float = 0.0, sa
     return Checked("", "", digest, len(clip), round(clip.fps, 3))
 
 
+def _digest(path: Path) -> str:
+    """sha256 of a file, "" for one that is not there; `read_clip` will say why."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except (OSError, ValueError):
+        return ""
+
+
 def _refuse_unusable(frames: np.ndarray, name: str) -> None:
     count, height, width = frames.shape[:3]
     if count < MIN_FRAMES:
@@ -79,5 +85,6 @@ def _refuse_unusable(frames: np.ndarray, name: str) -> None:
     if min(height, width) < MIN_SIDE_PX:
         raise VideoError("too_small", f"{name!r} is {width}x{height} pixels, {MIN_SIDE_PX} a side are needed")
     # Flat in each frame: neither its colour nor a fade from one to another makes a picture.
-    if frames[:: max(1, count // 8)].std(axis=(1, 2), dtype=np.float32).max() < MIN_VARIATION:
+    some = frames[:: max(1, count // 8), :: max(1, height // 120), :: max(1, width // 120)]
+    if some.std(axis=(1, 2), dtype=np.float32).max() < MIN_VARIATION:
         raise VideoError("blank", f"{name!r} shows one flat colour from start to end")

@@ -31,6 +31,11 @@ MAX_BYTES_DECODED = 3 * 2**30
 # A container may lie about its length; past this many frames nobody decodes on to find out.
 MAX_FRAMES = 200_000
 
+# What FFmpeg would follow to files that were never given.
+PLAYLISTS = ("hls", "concat", "dash", "sdp", "imf")
+# decord cannot seek in these: it repeats frames for those it does not find, and only says so on stderr.
+NOT_FOR_DECORD = ("mpegts", "mpeg")
+
 decord.logging.set_level(decord.logging.QUIET)
 av.logging.set_level(av.logging.PANIC)
 
@@ -45,6 +50,7 @@ class VideoInfo:
     num_frames: int
     duration_s: float
     codec: str
+    container: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +81,12 @@ def probe(path: str | Path) -> VideoInfo:
     if size == 0:
         raise VideoError("empty", f"{path.name!r} has 0 bytes")
     try:
-        with av.open(str(path), metadata_errors="ignore") as container:
+        # Absolute, since FFmpeg takes a bare "http:x.mp4" for an address.
+        with av.open(str(path.absolute()), metadata_errors="ignore") as container:
+            if container.format.name in PLAYLISTS:
+                raise VideoError(
+                    "not_video", f"{path.name!r} is a playlist ({container.format.name}), which only names other files"
+                )
             if not container.streams.video:
                 raise VideoError("no_video_stream", f"{path.name!r} holds no picture stream, only sound or data")
             return _info(container, path.name)
@@ -100,6 +111,8 @@ def read_clip(
     if span_s > max_seconds:
         raise VideoError("too_long", f"{path.name!r} is {span_s:.1f} s long, more than the {max_seconds:g} s allowed")
     want = _Want(fps, max_side_px, max_seconds, start_s, end_s)
+    if info.container in NOT_FOR_DECORD:
+        return _read_pyav(path, info, want)
     try:
         return _read_decord(path, info, want)
     except VideoError as error:
@@ -133,7 +146,8 @@ def _info(container: Any, name: str) -> VideoInfo:
         duration_s = float(stream.duration * stream.time_base)
     elif container.duration:
         duration_s = container.duration / 1e6
-    return VideoInfo(width, height, float(rate) if rate else 0.0, int(stream.frames or 0), duration_s, stream.codec_context.name)
+    fps, codec = float(rate) if rate else 0.0, stream.codec_context.name
+    return VideoInfo(width, height, fps, int(stream.frames or 0), duration_s, codec, container.format.name)
 
 
 def time_indices(times: np.ndarray, *, fps: float, start_s: float, end_s: float) -> tuple[np.ndarray, float]:

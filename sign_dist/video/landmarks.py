@@ -5,17 +5,16 @@ the shoulders and makes the shoulder width 1. The order of the K points is fixed
 """
 
 import hashlib
-import os
 import re
 import shutil
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from tempfile import NamedTemporaryFile, TemporaryFile
+from tempfile import NamedTemporaryFile
 from typing import Any, Literal
 
 import cv2
@@ -23,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sign_dist.errors import VideoError, WeightsError
+from sign_dist.stderr import without_notes
 
 Points = NDArray[np.float32]  # (T, K, 4): x, y, z, confidence
 
@@ -218,11 +218,11 @@ class LandmarkDetector:
         pose_ids, face_ids = list(POSE_POINTS.values()), list(FACE_POINTS)
         last_wrists: dict[str, NDArray[np.float32]] = {}
         with ExitStack() as stack:
-            with _quiet_stderr():
+            with without_notes(_NOTE):
                 landmarkers = {part: stack.enter_context(self._landmarker(part)) for part in self._bytes}
             times_ms = _timestamps_ms(len(frames), fps)
             for t, (image, time_ms) in enumerate(zip(self._images(frames), times_ms, strict=True)):
-                with _quiet_stderr() if t == 0 else nullcontext():
+                with without_notes(_NOTE) if t == 0 else nullcontext():
                     found = {part: landmarker.detect_for_video(image, time_ms) for part, landmarker in landmarkers.items()}
                 if found["pose"].pose_landmarks:
                     kept = [found["pose"].pose_landmarks[0][i] for i in pose_ids]
@@ -276,30 +276,6 @@ class LandmarkDetector:
                 )
             case _:
                 return vision.FaceLandmarker.create_from_options(vision.FaceLandmarkerOptions(**common))
-
-
-@contextmanager
-def _quiet_stderr() -> Iterator[None]:
-    """Leave out the notes that the native graphs write to stderr when they start; other lines are written afterwards.
-
-    They come before absl's logging can be configured, and no environment variable or option stops them.
-    """
-    try:
-        stderr = os.dup(2)
-    except OSError:  # closed, as under some service managers
-        yield
-        return
-    with TemporaryFile() as held:
-        os.dup2(held.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(stderr, 2)
-            held.seek(0)
-            for line in held.read().splitlines(keepends=True):
-                if not _NOTE.match(line):
-                    os.write(stderr, line)
-            os.close(stderr)
 
 
 def _timestamps_ms(num_frames: int, fps: float) -> list[int]:

@@ -13,7 +13,7 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
-from sign_dist.data.layout import SPLITS, DatasetDir
+from sign_dist.data.layout import SPLITS
 from sign_dist.data.manifest import read_manifest
 from sign_dist.features.store import FeatureStore
 from sign_dist.training.run_dir import RunDir

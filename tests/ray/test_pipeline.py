@@ -8,11 +8,11 @@ import pytest
 
 from sign_dist.config.data import Data, FrameFeatures, SignHieraFeatures
 from sign_dist.config.model import VideoCnnModel
-from sign_dist.config.run import Run, Scale
+from sign_dist.config.run import Run
 from sign_dist.config.train import Train
 from sign_dist.data.layout import SPLITS, DatasetDir
 from sign_dist.data.manifest import read_manifest, read_rejected
-from sign_dist.errors import DataError, RunError, ServiceError, SettingsError
+from sign_dist.errors import DataError, RunError, ServiceError, SettingsError, WeightsError
 from sign_dist.features.store import FeatureStore
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
@@ -118,7 +118,7 @@ def test_evaluation_says_what_a_score_is_worth(finished: Path) -> None:
 
     _, report = evaluate_run(finished, "val")
     assert any("chosen on these very clips" in warning for warning in report["warnings"])
-    with pytest.raises(DataError, match="no split 'tset'.*did you mean 'test'"):
+    with pytest.raises(DataError, match=r"no split 'tset'.*did you mean 'test'"):
         evaluate_run(finished, "tset")
 
 
@@ -130,14 +130,14 @@ def test_more_workers_than_processors_is_a_sentence(dataset: Path, tmp_path: Pat
         train(run, tmp_path / "r")
 
 
-def test_a_fault_in_the_settings_does_not_start_again(dataset: Path, tmp_path: Path) -> None:
-    """A NaN loss is the settings' fault: starting the workers anew would not mend it."""
+def test_a_fault_of_the_users_making_does_not_start_again(dataset: Path, tmp_path: Path) -> None:
+    """A weights file that is a web page: starting the workers anew would not mend it, and the sentence must come through."""
     from sign_dist.on_ray.training import train
 
-    run = small_run(dataset).with_values(
-        {"train.optim.lr": 1.0, "train.optim.clip_norm": 1e9, "train.epochs": 60, "scale": Scale()}
-    )
-    with pytest.raises(RunError, match=r"the loss is .* lower train.optim.lr"):
+    page = tmp_path / "weights.pth"
+    page.write_text("<html>404</html>")
+    run = small_run(dataset).with_values({"model.kind": "signhiera", "model.weights": str(page)})
+    with pytest.raises(WeightsError, match=r"weights\.pth.* download it again"):
         train(run, tmp_path / "r")
 
 
