@@ -6,6 +6,7 @@ from torch import nn
 
 from sign_dist.config.model import FeatureModel, LandmarkModel, Model, SignHieraModel, VideoCnnModel
 from sign_dist.errors import SettingsError
+from sign_dist.models.ensemble import Ensemble
 from sign_dist.models.feature_classifier import FeatureClassifier
 from sign_dist.models.landmark import LandmarkClassifier
 from sign_dist.models.signhiera import PRESETS, SignHiera
@@ -21,13 +22,17 @@ def build_model(settings: Model, *, num_classes: int, feature_shape: tuple[int, 
     match settings:
         case LandmarkModel():
             _need(len(feature_shape) == 2, settings.kind, "landmarks (T, K, 4)", feature_shape)
-            return LandmarkClassifier(
-                num_classes,
-                num_landmarks=feature_shape[0],
-                width=settings.width,
-                depth=settings.depth,
-                dropout=settings.dropout,
-            )
+            members = [
+                LandmarkClassifier(
+                    num_classes,
+                    num_landmarks=feature_shape[0],
+                    width=settings.width,
+                    depth=settings.depth,
+                    dropout=settings.dropout,
+                )
+                for _ in range(settings.members)
+            ]
+            return members[0] if len(members) == 1 else Ensemble(members)
         case FeatureModel():
             _need(len(feature_shape) == 1, settings.kind, "vectors (T, D)", feature_shape)
             return FeatureClassifier(

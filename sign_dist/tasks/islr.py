@@ -64,7 +64,10 @@ class Islr:
         targets = batch.targets
         if model.training and self._smoothing:
             targets = targets * (1 - self._smoothing) + self._smoothing / targets.shape[1]
-        return {"cross_entropy": -(targets * F.log_softmax(logits, dim=1)).sum(dim=1)}, logits
+        per_clip = -(targets * F.log_softmax(logits, dim=-1)).sum(dim=-1)
+        if per_clip.ndim == 2:  # of an ensemble in training, (M, B): each member learns for itself
+            per_clip = per_clip.mean(dim=0)
+        return {"cross_entropy": per_clip}, logits
 
     def decode(self, outputs: Tensor, batch: Batch, k: int = 5) -> list[Prediction]:
         return self.predictions(outputs, k)
