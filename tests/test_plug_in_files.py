@@ -1,0 +1,56 @@
+"""Every file that a user may add one to: jobs, search spaces, serving applications."""
+
+from pathlib import Path
+
+import pytest
+
+from sign_dist.config.run import Run
+from sign_dist.config.source import call, load_run
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def files(folder: str) -> list[Path]:
+    found = sorted((ROOT / folder).glob("*.py"))
+    assert found, f"{folder}/ is empty"
+    return found
+
+
+@pytest.mark.parametrize("path", files("jobs"), ids=lambda path: path.stem)
+def test_a_job_is_a_run_with_a_docstring(path: Path) -> None:
+    run = load_run(path)
+    assert Run.from_tree(run.model_dump(mode="json")) == run
+    assert load_run(path, ["train.epochs=2", "scale.workers=2"]).train.epochs == 2
+    assert path.read_text(encoding="utf-8").startswith('"""')
+
+
+def test_no_two_jobs_are_the_same_run() -> None:
+    assert len({load_run(path).digest() for path in files("jobs")}) == len(files("jobs"))
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("path", files("tune_spaces"), ids=lambda path: path.stem)
+def test_a_space_names_settings_of_every_job(path: Path) -> None:
+    from sign_dist.on_ray.tuning import check_space
+
+    space = call(path, "space")
+    assert space
+    for job in files("jobs"):
+        check_space(load_run(job), space)
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("path", files("serve_apps"), ids=lambda path: path.stem)
+def test_an_app_is_a_function_of_serve_args(path: Path) -> None:
+    import importlib.util
+    import inspect
+
+    from sign_dist.on_ray.serving import ServeArgs
+
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    (parameter,) = inspect.signature(module.app).parameters.values()
+    assert parameter.annotation is ServeArgs
