@@ -77,7 +77,7 @@ class Train(Settings):
     evaluate_every: int = Field(default=1, ge=1)
     """Epochs from one evaluation and checkpoint to the next."""
     keep_best: int = Field(default=2, ge=1)
-    """Checkpoints kept by the monitor; the newest is kept as well."""
+    """Checkpoints kept by the monitor; the newest two are kept as well, should one of them be damaged."""
     select: Literal["best", "last"] = "best"
     """Which checkpoint the run stands for. `last` where the validation split is also the one reported."""
     seed: int = Field(default=0, ge=0, lt=2**31)

@@ -10,6 +10,10 @@ from sign_dist.config.base import Settings
 from sign_dist.config.data import Features
 
 
+VERSION = 1
+"""Raised when our code changes what the same settings give: older features are then left alone and made anew."""
+
+
 class FeatureSpec(Settings):
     """The settings of the features, the digest of the weights that made them, and the version of our own code path."""
 
@@ -17,8 +21,8 @@ class FeatureSpec(Settings):
     weights: str = ""
     """sha256 of the model files used, "" for features that need none."""
     dtype: str = "float16"
-    version: int = Field(default=1, ge=1)
-    """Raised by us when the code changes what the same settings give."""
+    version: int = Field(default=VERSION, ge=1)
+    """Of our own code path."""
 
     def digest(self) -> str:
         """Eight hex digits."""

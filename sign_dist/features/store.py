@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from sign_dist.config.data import Features
 from sign_dist.data.layout import DatasetDir, write_json, written_whole
 from sign_dist.errors import DataError, SettingsError
-from sign_dist.features.spec import FeatureSpec
+from sign_dist.features.spec import VERSION, FeatureSpec
 
 SCHEMA = pa.schema(
     [
@@ -56,7 +56,7 @@ class FeatureStore:
             DataError: the features have not been extracted, or several weights made some.
         """
         stores = [cls(path.parent) for path in sorted(dataset.features.glob("*/spec.json"))]
-        fitting = [store for store in stores if store.spec().features == features]
+        fitting = [store for store in stores if store.spec().features == features and store.spec().version == VERSION]
         if len(fitting) == 1:
             return fitting[0]
         have = ", ".join(store.folder.name for store in stores) or "none"

@@ -137,7 +137,8 @@ def _tuner(study: StudyDir, run: Run, space: Mapping[str, Any], num_trials: int,
             scheduler=ASHAScheduler(
                 time_attr="epoch",
                 metric="score",
-                mode="max",  # One more than there are: the last epoch's report must return, so that the trial ends of itself and is marked done.
+                mode="max",
+                # One more than there are: the last report must return, so that the trial ends of itself and is marked done.
                 max_t=epochs + 1,
                 grace_period=max(1, epochs // 8),
                 reduction_factor=3,

@@ -56,7 +56,7 @@ class Checkpoints(Protocol):
 
 
 class LocalCheckpoints:
-    """Checkpoints straight into a run directory: the best `keep` by the monitor, and the newest. Keeps the record, too."""
+    """Checkpoints straight into a run directory: the best `keep` by the monitor, and the newest two. Keeps the record, too."""
 
     def __init__(self, run_dir: RunDir, monitor: Monitor, *, keep: int = 1) -> None:
         self.run_dir = run_dir
@@ -85,7 +85,7 @@ class LocalCheckpoints:
     def _thin_out(self) -> None:
         found = self.run_dir.checkpoints()
         best = sorted(found, key=lambda path: progress_of(path)["rank"], reverse=True)[: self.keep]
-        for path in found[:-1]:
+        for path in found[:-2]:
             if path not in best:
                 # First what makes it complete: a kill in the middle must not leave half a checkpoint that looks whole.
                 (path / "progress.json").unlink()

@@ -84,7 +84,7 @@ def test_the_best_and_the_newest_are_kept(
         assert checkpoints.latest() == run_dir.checkpoint(epoch)
     sign = 1 if monitor.mode == "max" else -1
     order = sorted(range(1, len(values) + 1), key=lambda e: (not math.isnan(v := values[e - 1]), sign * v if v == v else 0, e))
-    expected = {*order[-keep:], len(values)}
+    expected = {*order[-keep:], *range(max(1, len(values) - 1), len(values) + 1)}
     assert {progress_of(p)["epoch"] for p in run_dir.checkpoints()} == expected
     assert run_dir.chosen() == run_dir.checkpoint(order[-1])
 
@@ -159,6 +159,7 @@ def test_half_removed_checkpoints_do_not_look_whole(tmp_path: Path, monkeypatch:
         checkpoints.report({}, progress(epoch, value), {"a": 1}, {"a": torch.zeros(1)})
 
     report(1, 0.5)
+    report(2, 0.6)
 
     def fails(path: Path, **_: object) -> None:
         if path.name == "epoch_0001":
@@ -167,9 +168,9 @@ def test_half_removed_checkpoints_do_not_look_whole(tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(shutil, "rmtree", fails)
     with pytest.raises(KeyboardInterrupt):
-        report(2, 0.6)
+        report(3, 0.7)
     monkeypatch.undo()
-    assert [p.name for p in RunDir(tmp_path).checkpoints()] == ["epoch_0002"]
+    assert [p.name for p in RunDir(tmp_path).checkpoints()] == ["epoch_0002", "epoch_0003"]
 
 
 @pytest.mark.parametrize("name", ["state.pt", "model.safetensors", "progress.json"])
