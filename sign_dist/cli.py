@@ -200,7 +200,7 @@ def export(run: Annotated[Path, typer.Argument(help="A run directory.")], out: O
 def predict(
     bundle: Annotated[Path, typer.Argument(help="A bundle folder.")],
     videos: Annotated[list[Path], typer.Argument(help="Video files.")],
-    k: Annotated[int, typer.Option(min=1, max=100, help="Glosses to answer with.")] = 5,
+    k: Annotated[int, typer.Option("--top", "-k", min=1, max=100, help="Glosses to answer with.")] = 5,
 ) -> None:
     """Print one JSON line per video: the sign, or why there is none."""
     from sign_dist.errors import VideoError
