@@ -11,5 +11,5 @@ def run() -> Run:
         task="islr",
         data=Data(root="data/synthetic", features=LandmarkFeatures()),
         model=LandmarkModel(),
-        train=Train(epochs=60),
+        train=Train(epochs=60, mixup=0.2),
     )

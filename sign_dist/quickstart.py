@@ -28,7 +28,7 @@ from sign_dist.data.prepare import prepare
 from sign_dist.data.readers.table import NAMES as TABLE_NAMES
 from sign_dist.errors import DataError, ServiceError, SettingsError
 from sign_dist.inference.bundle import Bundle, export
-from sign_dist.metrics.intervals import bootstrap
+from sign_dist.metrics.intervals import bootstrap, share_interval
 from sign_dist.on_ray import serving
 from sign_dist.on_ray.cluster import connect, num_cpus
 from sign_dist.on_ray.evaluation import evaluate_run
@@ -151,6 +151,8 @@ def _corpus(quick: Quickstart) -> str:
         if not quick.videos.exists():
             raise DataError(f"no videos {str(quick.videos)!r}: give a folder with one folder per sign, or with a labels.tsv")
         return f"yours: {quick.videos}"
+    if (quick.corpus / TABLE_NAMES[0]).exists():  # written last
+        return f"{SIGNS * SIGNERS * CLIPS} clips of {SIGNS} invented signs by {SIGNERS} drawn signers"
     with bar("  draw clips") as tick, ProcessPoolExecutor(os.cpu_count()) as pool:
 
         def spread(function: Any, clips: Iterable[Any]) -> Iterator[Any]:
@@ -209,7 +211,7 @@ def _run(quick: Quickstart) -> Run:
         )
     match quick.features:
         case LandmarkFeatures():
-            model, settings = LandmarkModel(), Train()
+            model, settings = LandmarkModel(), Train(mixup=0.2)
         case SignHieraFeatures():
             model, settings = FeatureModel(), Train(epochs=40)
         case FrameFeatures():
@@ -268,7 +270,7 @@ def _evaluate(quick: Quickstart, run: Run) -> str:
     tops = [report["top1"] for report in reports]
     # One value per clip: how often the seeds had it right. Clips are what a new corpus would draw anew.
     hits = _hits(quick, split)
-    interval = bootstrap(hits)
+    interval = bootstrap(hits) if len(reports) > 1 else share_interval([hit == 1.0 for hit in hits])
     mean = sum(tops) / len(tops)
     each = f" (seeds {', '.join(f'{top:.3f}' for top in tops)})" if len(tops) > 1 else ""
     quick.remember(

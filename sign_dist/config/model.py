@@ -14,6 +14,10 @@ class LandmarkModel(Settings):
     width: int = Field(default=128, ge=8, le=2048)
     depth: int = Field(default=3, ge=1, le=24)
     dropout: float = Field(default=0.3, ge=0, lt=1)
+    face: bool = False
+    """Read the face points as well, where the features have them."""
+    mirror_views: bool = True
+    """Answer with the mean over a clip and its mirror image, so that left- and right-handed signers are read alike."""
     members: int = Field(default=4, ge=1, le=32)
     """Models trained side by side and asked together: steadier answers for new signers, at so many times the cost."""
 

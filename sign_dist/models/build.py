@@ -29,6 +29,8 @@ def build_model(settings: Model, *, num_classes: int, feature_shape: tuple[int, 
                     width=settings.width,
                     depth=settings.depth,
                     dropout=settings.dropout,
+                    use_face=settings.face,
+                    mirror_views=settings.mirror_views,
                 )
                 for _ in range(settings.members)
             ]

@@ -17,6 +17,8 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+# Tune's older reporter keeps quiet when it is told to; the newer one prints its tables all the same.
+os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 # Ray's C++ side would tell the terminal of each worker that ends; what matters reaches us as exceptions.
 os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
 
