@@ -53,7 +53,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     try:
         content: Any = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # noqa: BLE001 (damaged bytes make the readers fail in any way they can)
-        reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
+        reason = str(error).splitlines()[0].split(". ")[0][:160] if str(error) else type(error).__name__
         raise WeightsError(f"{str(path)!r} holds no weights that can be read safely ({reason}): download it again") from None
     for container in CONTAINERS:
         if isinstance(content, dict) and isinstance(content.get(container), dict):
