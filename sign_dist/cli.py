@@ -308,7 +308,10 @@ def main() -> None:
     except SignDistError as error:
         print(f"sign-dist: {error}", file=sys.stderr)
         raise SystemExit(1) from None
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as ended:
+        # Typer turns Ctrl-C into an exit of its own, with this code.
+        if isinstance(ended, SystemExit) and ended.code != 130:
+            raise
         print("sign-dist: interrupted; the same command goes on where it stopped", file=sys.stderr)
         raise SystemExit(130) from None
 
