@@ -68,6 +68,8 @@ def train(run: Run, root: Path, *, on_epoch: OnEpoch | None = None) -> dict[str,
     try:
         with following(_Told(run_dir, on_epoch) if on_epoch else None, every_s=0.5):
             answer: Any = trainer.fit().return_value
+    except SystemExit:  # how Ray Train ends a process that was told to stop by Ctrl-C
+        raise KeyboardInterrupt from None
     except ray.train.TrainingFailedError as error:
         raise RunError(
             f"training {str(run_dir.root)!r} was given up after {run.scale.max_failures} new starts ({_first_line(error)}): "
