@@ -45,4 +45,4 @@ def test_every_odd_file_is_used_or_rejected_with_a_reason(tmp_path: Path) -> Non
         status = rows[name]["ffmpeg_status"]
         fitting = next((codes for kind, codes in KINDS.items() if status.startswith(kind)), {"too_short", "too_small", "blank"})
         assert row.reason in fitting, f"{name}: {status}, {row.reason}: {row.detail}"
-    assert len(used) >= 35
+    assert len(used) >= 37  # as many as were used when this was written; more is welcome
