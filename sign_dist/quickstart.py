@@ -105,11 +105,11 @@ def quickstart(
     with _stage(quick, "tune") as note:
         note(_tune(quick, run))
     with _stage(quick, "evaluate") as note:
-        note(_evaluate(quick, run))
+        note(_evaluate(quick))
     with _stage(quick, "export") as note:
-        note(_export(quick, run))
+        note(_export(quick))
     with _stage(quick, "serve") as note:
-        note(_serve(quick, run))
+        note(_serve(quick))
     table("quickstart", ("stage", "seconds", "outcome"), quick.rows)
     _epilogue(quick, run)
     if keep:
@@ -257,7 +257,7 @@ def _tune(quick: Quickstart, run: Run) -> str:
     )
 
 
-def _evaluate(quick: Quickstart, run: Run) -> str:
+def _evaluate(quick: Quickstart) -> str:
     split = _tested(quick)
     reports: list[dict[str, Any]] = []
     for seed in range(quick.seeds):
@@ -288,7 +288,7 @@ def _hits(quick: Quickstart, split: str) -> list[float]:
     return [sum(values) / len(values) for values in hits.values()]
 
 
-def _export(quick: Quickstart, run: Run) -> str:
+def _export(quick: Quickstart) -> str:
     run_dir = quick.run_dir(0)
     bundle = Bundle(run_dir.bundle)
     if not bundle.facts_file.exists():
@@ -298,7 +298,7 @@ def _export(quick: Quickstart, run: Run) -> str:
     return f"{facts.vocab_size} signs, {size / 2**20:.1f} MiB: {_short(bundle.root)}"
 
 
-def _serve(quick: Quickstart, run: Run) -> str:
+def _serve(quick: Quickstart) -> str:
     """Serve the bundle and ask it for the first clip of a split it never trained on; a known answer is not asked again."""
     bundle = Bundle(quick.run_dir(0).bundle)
     digest = bundle.facts().weights_sha256
