@@ -16,6 +16,8 @@ class Sampling(Settings):
     """Longer side after decoding; larger pictures are scaled down, smaller ones left as they are."""
     max_seconds: float = Field(default=30.0, gt=0)
     """A clip longer than this is refused with the reason `too_long`: it would not be one sign."""
+    image_fps: float = Field(default=25.0, gt=0, le=240)
+    """Frames per second of a clip that is a folder of pictures, which cannot say so itself."""
 
 
 class LandmarkFeatures(Settings):

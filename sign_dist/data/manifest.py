@@ -8,7 +8,7 @@ from sign_dist.data.layout import SPLITS, DatasetDir, written_whole
 from sign_dist.data.sample import Rejected, Sample
 from sign_dist.errors import DataError, did_you_mean
 
-COLUMNS = ("id", "video_path", "start_s", "end_s", "n_frames", "fps", "signer", "gloss", "translation", "sha256")
+COLUMNS = ("id", "video_path", "start_s", "end_s", "n_frames", "fps", "signer", "gloss", "translation", "source", "sha256")
 REJECTED_COLUMNS = ("id", "video_path", "reason", "detail")
 # What would end a field or a line.
 _BLANKS = str.maketrans("\t\r\n", "   ")
@@ -52,6 +52,7 @@ def read_manifest(dataset: DatasetDir, split: str) -> list[Sample]:
                     start_s=float(row["start_s"]),
                     end_s=float(row["end_s"]),
                     split=split,
+                    source=row["source"],
                     n_frames=int(row["n_frames"]),
                     fps=float(row["fps"]),
                     sha256=row["sha256"],

@@ -8,7 +8,9 @@ import hashlib
 class Sample:
     """One clip `[start_s, end_s)` of a video and what is known of it.
 
-    `end_s = 0` means to the end of the file. `split` is the corpus's own, "" where it has none. `n_frames`, `fps` (of the
+    `end_s = 0` means to the end of the file. `video_path` may be a folder of numbered pictures. `gloss` is
+    one label, or for continuous signing the glosses with a blank between them. `split` is the corpus's own, "" where it has
+    none. `source` names the recording that the clip was cut from, "" where that is unknown. `n_frames`, `fps` (of the
     sampled clip) and `sha256` (of the file) are filled by `prepare` once the clip has been decoded.
     """
 
@@ -20,6 +22,7 @@ class Sample:
     start_s: float = 0.0
     end_s: float = 0.0
     split: str = ""
+    source: str = ""
     n_frames: int = 0
     fps: float = 0.0
     sha256: str = ""

@@ -95,7 +95,14 @@ def probe(path: str | Path) -> VideoInfo:
 
 
 def read_clip(
-    path: str | Path, *, fps: float, max_side_px: int, max_seconds: float, start_s: float = 0.0, end_s: float = 0.0
+    path: str | Path,
+    *,
+    fps: float,
+    max_side_px: int,
+    max_seconds: float,
+    image_fps: float = 25.0,
+    start_s: float = 0.0,
+    end_s: float = 0.0,
 ) -> Clip:
     """Frames of `[start_s, end_s)` (0 = to the end), at most `fps` a second, scaled down to `max_side_px`.
 
