@@ -1,5 +1,6 @@
 """The verbs: read words, load settings, call one function each. Heavy libraries are imported by the verb that needs them."""
 
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -8,8 +9,16 @@ from typing import Annotated, Any
 import typer
 from pydantic import TypeAdapter
 
-from sign_dist import __version__
-from sign_dist.config.data import Features, FrameFeatures, LandmarkFeatures, Sampling, SignHieraFeatures, SplitSettings
+from sign_dist import __version__, cli_store
+from sign_dist.config.data import (
+    Features,
+    FrameFeatures,
+    Glosses,
+    LandmarkFeatures,
+    Sampling,
+    SignHieraFeatures,
+    SplitSettings,
+)
 from sign_dist.config.source import apply, call, load_run, parse_override
 from sign_dist.console import bar, epoch_line, say, wait_for_interrupt
 from sign_dist.errors import SettingsError, SignDistError, did_you_mean
@@ -22,6 +31,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+app.add_typer(cli_store.app, name="store")
 
 Address = Annotated[str, typer.Option(help="Where Ray is: 'local' starts one here, 'auto' joins the running one, or host:port.")]
 Values = Annotated[list[str] | None, typer.Argument(help="Settings to change, such as train.epochs=20", metavar="[NAME=VALUE]...")]
@@ -61,19 +72,49 @@ def synth(
 
 
 @app.command()
+def download(
+    links: Annotated[
+        Path, typer.Argument(metavar="LIST", help="Links: one a line, a table with a url column, or WLASL or MS-ASL json.")
+    ],
+    out: Annotated[Path, typer.Argument(help="Folder to fetch the files into.")],
+    parallel: Annotated[int, typer.Option(min=1, max=256, help="Files at once.")] = 16,
+    per_host: Annotated[int, typer.Option(min=1, max=64, help="Files at once from one host.")] = 4,
+    tries: Annotated[int, typer.Option(min=1, max=50, help="Attempts at a file that bring nothing new.")] = 5,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds without a byte before an attempt ends.")] = 30.0,
+    max_gb: Annotated[float, typer.Option(min=0.001, help="Largest file to fetch.")] = 8.0,
+    verify: Annotated[bool, typer.Option("--verify", help="Compute the sha256 of files that are there, too.")] = False,
+) -> None:
+    """Fetch the videos of a corpus; the same command goes on where it stopped."""
+    from sign_dist.data.download import download as run_download
+    from sign_dist.data.fetch import Manners
+
+    manners = Manners(parallel, per_host, tries, timeout, max_bytes=int(max_gb * 1e9))
+    with bar("download") as tick:
+        done = run_download(links, out, manners=manners, verify=verify, progress=tick)
+    got = f"{done.num_fetched} fetched ({done.received_bytes / 1e6:.1f} MB), {done.num_there_before} there before"
+    say(f"{out}: {done.num_links} links, {got}")
+    if done.failed:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in done.failed.items())
+        say(f"clips without a file: {reasons} (see {done.failed_file})")
+
+
+@app.command()
 def prepare(
-    reader: Annotated[str, typer.Argument(help="folder, table or synthetic")],
+    reader: Annotated[str, typer.Argument(help="folder, table, synthetic, or a corpus such as wlasl100 (see docs/data.md)")],
     raw: Annotated[Path, typer.Argument(help="The corpus as delivered.")],
     dataset: Annotated[Path, typer.Argument(help="Dataset directory to write.")],
-    values: Annotated[list[str] | None, typer.Argument(metavar="[NAME=VALUE]...", help="split.* and sampling.* settings")] = None,
+    values: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME=VALUE]...", help="split.*, glosses.* and sampling.* settings")
+    ] = None,
     address: Address = "local",
 ) -> None:
     """Check every video of a corpus, divide it and write manifests."""
     from sign_dist.data.prepare import prepare as run_prepare
+    from sign_dist.data.prepare import sampling_of
     from sign_dist.on_ray.cluster import connected
     from sign_dist.on_ray.extraction import check_all
 
-    split, sampling = _sections(values, split=SplitSettings(), sampling=Sampling())
+    split, sampling, glosses = _sections(values, sampling_of(reader))
     with connected(address), bar("check clips") as tick:
         done = run_prepare(
             reader,
@@ -81,6 +122,7 @@ def prepare(
             dataset,
             split=split,
             sampling=sampling,
+            glosses=glosses,
             check_all=lambda samples, folder, how: check_all(samples, folder, how, progress=tick),
         )
     counts = ", ".join(f"{name} {count}" for name, count in done.counts.items())
@@ -98,22 +140,28 @@ def extract(
     values: Annotated[list[str] | None, typer.Argument(metavar="[NAME=VALUE]...", help="e.g. sampling.fps=15")] = None,
     features: Annotated[str, typer.Option(help="landmarks, signhiera or frames")] = "landmarks",
     retry_errors: Annotated[bool, typer.Option(help="Try clips again that failed before.")] = False,
+    privacy: Annotated[str, typer.Option(help="none, blur (hide faces) or keypoints (landmarks only); kept for the dataset")] = "none",
+    store: Annotated[str, typer.Option(help="Folder or s3://bucket/path that datasets share; default: inside the dataset.")] = "",
     address: Address = "local",
 ) -> None:
     """Compute the features of every clip that has none yet."""
     from sign_dist.data.layout import DatasetDir
+    from sign_dist.data.privacy import settle
     from sign_dist.on_ray.cluster import connected
     from sign_dist.on_ray.extraction import extract as run_extract
+    from sign_dist.on_ray.extraction import find_todo
 
     if features not in FEATURES:
         raise SettingsError(
             f"no features {features!r}: there are {', '.join(FEATURES)};{did_you_mean(features, FEATURES)}".rstrip(";")
         )
-    settings = _features(features, values)
     DatasetDir(dataset).facts()
-    with connected(address), bar("extract") as tick:
-        done = run_extract(DatasetDir(dataset), settings, progress=tick, retry_errors=retry_errors)
-    say(f"{done.folder}: {done.clips} clips, {done.done_before} of them done before")
+    settings = settle(DatasetDir(dataset), _features(features, values), privacy)
+    todo = find_todo(DatasetDir(dataset), settings, retry_errors=retry_errors, shared=store)
+    # A finished store needs no Ray, whose start takes longer than looking.
+    with connected(address) if todo.blocks else contextlib.nullcontext(), bar("extract") as tick:
+        done = run_extract(DatasetDir(dataset), settings, progress=tick, retry_errors=retry_errors, shared=store)
+    say(f"{done.where}: {done.clips} clips, {done.done_before} of them done before")
     if done.failed:
         say("without features: " + ", ".join(f"{count} {code}" for code, count in done.failed.items()))
 
@@ -281,8 +329,9 @@ def _features(kind: str, values: list[str] | None) -> Features:
     return TypeAdapter(Features).validate_python(settings)
 
 
-def _sections(values: list[str] | None, *, split: SplitSettings, sampling: Sampling) -> tuple[SplitSettings, Sampling]:
-    """`split.by=signer sampling.fps=15` -> the two settings."""
+def _sections(values: list[str] | None, sampling: Sampling) -> tuple[SplitSettings, Sampling, Glosses]:
+    """`split.by=signer sampling.fps=15 glosses.min_clips=5` -> the settings of `prepare`."""
+    split, glosses = SplitSettings(), Glosses()
     for word in values or []:
         section, dot, name = word.partition(".")
         match section if dot else "":
@@ -290,9 +339,11 @@ def _sections(values: list[str] | None, *, split: SplitSettings, sampling: Sampl
                 split = apply(split, [name])
             case "sampling":
                 sampling = apply(sampling, [name])
+            case "glosses":
+                glosses = apply(glosses, [name])
             case _:
-                raise SettingsError(f"no setting {word.partition('=')[0]!r} here: prepare takes split.* and sampling.*")
-    return split, sampling
+                raise SettingsError(f"no setting {word.partition('=')[0]!r} here: prepare takes split.*, glosses.* and sampling.*")
+    return split, sampling, glosses
 
 
 def _stem(job: str) -> str:

@@ -32,7 +32,7 @@ from sign_dist.metrics.intervals import bootstrap, share_interval
 from sign_dist.on_ray import serving
 from sign_dist.on_ray.cluster import connect, num_cpus
 from sign_dist.on_ray.evaluation import evaluate_run
-from sign_dist.on_ray.extraction import check_all, extract, pending
+from sign_dist.on_ray.extraction import check_all, extract, find_todo
 from sign_dist.on_ray.training import train
 from sign_dist.on_ray.tuning import StudyDir, small_space, tune_run
 from sign_dist.synthetic.corpus import write_corpus
@@ -192,12 +192,12 @@ def _fingerprint(corpus: Path) -> str:
 
 
 def _extract(quick: Quickstart) -> str:
-    if pending(quick.dataset, quick.features):
+    if find_todo(quick.dataset, quick.features).blocks:
         connect(quick.address)
     with bar("  extract") as tick:
         done = extract(quick.dataset, quick.features, progress=tick)
     failed = ", ".join(f"{count} {code}" for code, count in done.failed.items()) or "none"
-    return f"{done.clips} clips -> {done.folder.name}; without features: {failed}"
+    return f"{done.clips} clips -> {Path(done.where).name}; without features: {failed}"
 
 
 def _run(quick: Quickstart) -> Run:

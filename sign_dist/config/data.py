@@ -6,6 +6,10 @@ from pydantic import Field
 
 from sign_dist.config.base import Settings
 
+Person = Literal["moving", "largest", "central"]
+"""Among several people: who moves most, fills most of the picture, or is nearest to its middle."""
+Privacy = Literal["none", "blur"]
+
 
 class Sampling(Settings):
     """How frames are taken from a clip: by time, so that a 60 fps recording and a 25 fps one look alike."""
@@ -29,6 +33,8 @@ class LandmarkFeatures(Settings):
     """Detection tracks better through every frame; every so many of them is kept, 15 a second by default."""
     face: bool = False
     """Also find the face points (brows, eyes, lips, chin)."""
+    person: Person = "moving"
+    """Whose points, where several people are seen in most of a clip."""
 
 
 class SignHieraFeatures(Settings):
@@ -40,6 +46,14 @@ class SignHieraFeatures(Settings):
     weights: str = ""
     """A weights file. Empty: random weights from `seed`, a baseline that needs no download."""
     seed: int = Field(default=0, ge=0, lt=2**31)
+    crop: Literal["none", "centre", "face"] = "none"
+    """`none`: the middle square of the whole height; `centre`: cut without scaling; `face`: the square around the signer."""
+    detector: Literal["mediapipe", "dlib"] = "mediapipe"
+    """What finds faces."""
+    person: Person = "moving"
+    """Whose square, where several people are seen."""
+    privacy: Privacy = "none"
+    """`blur`: the encoder sees no face."""
 
 
 class FrameFeatures(Settings):
@@ -50,6 +64,8 @@ class FrameFeatures(Settings):
     num_frames: int = Field(default=16, ge=2, le=512)
     """Frames per clip, spread evenly over it."""
     size_px: int = Field(default=64, ge=32, le=512, multiple_of=32)
+    privacy: Privacy = "none"
+    """`blur`: faces are hidden before anything is stored."""
 
 
 Features = Annotated[LandmarkFeatures | SignHieraFeatures | FrameFeatures, Field(discriminator="kind")]
@@ -60,6 +76,8 @@ class Data(Settings):
 
     root: str
     features: Features = LandmarkFeatures()
+    store: str = ""
+    """Folder or address (`s3://bucket/path`) of a feature store that datasets share. Empty: inside the dataset."""
     train_split: str = "train"
     val_split: str = "val"
 
@@ -72,3 +90,20 @@ class SplitSettings(Settings):
     val: float = Field(default=0.15, gt=0, lt=0.5)
     test: float = Field(default=0.15, gt=0, lt=0.5)
     seed: int = Field(default=0, ge=0, lt=2**31)
+
+
+class Glosses(Settings):
+    """Which glosses a dataset has, of those that the corpus annotates."""
+
+    labels: Literal["auto", "gloss", "sequence"] = "auto"
+    """What a label is: one gloss, which may hold blanks, or glosses with blanks between them. `auto`: as the corpus has it."""
+    clean: bool = False
+    """Apply the clean-up of the corpus's own evaluation, where it has one."""
+    numbers: Literal["keep", "merge"] = "keep"
+    """`merge`: a number at the end names a variant, so BOOK2 and BOOK (2) become BOOK."""
+    merge: str = ""
+    """A file of variants to merge. Empty: none."""
+    keep: str = ""
+    """A text file with the glosses to keep, one a line. Empty: all."""
+    min_clips: int = Field(default=1, ge=1)
+    """Leave out glosses with fewer usable clips."""

@@ -9,11 +9,15 @@ from typing import Any, assert_never
 import numpy as np
 
 from sign_dist.config.data import Features, FrameFeatures, LandmarkFeatures, SignHieraFeatures
-from sign_dist.errors import SignDistError, VideoError
+from sign_dist.errors import SignDistError, VideoError, WeightsError
 from sign_dist.features.spec import FeatureSpec
 from sign_dist.features.store import pack
 from sign_dist.video.decode import Clip, read_clip
+from sign_dist.video.face_crop import FaceFinder
 from sign_dist.video.frames import spread, square_frames
+from sign_dist.video.model_files import digest_of, dlib_files, landmark_roles
+from sign_dist.video.model_files import find_files as find_model_files
+from sign_dist.video.privacy import blur_faces
 
 # Steps of a hand's absence that are interpolated: 0.2 s at 15 a second.
 MAX_GAP = 3
@@ -42,19 +46,37 @@ def find_files(features: Features, folder: Path | None = None) -> EncoderFiles:
     Raises:
         WeightsError: one is missing or has other bytes than it should.
     """
+    roles: tuple[str, ...] = ()
+    paths: dict[str, Path] = {}
     match features:
         case LandmarkFeatures():
-            from sign_dist.video import landmarks
+            roles = landmark_roles(face=features.face)
+        case SignHieraFeatures():
+            if features.weights:
+                paths["signhiera"] = Path(features.weights).absolute()
+            if needs_faces(features) and features.detector == "mediapipe":
+                roles = ("face_box",)
+            elif needs_faces(features):
+                paths |= dlib_files(folder or models_dir())
+        case FrameFeatures():
+            roles = ("face_box",) if needs_faces(features) else ()
+        case _:
+            assert_never(features)
+    if missing := [str(path) for path in paths.values() if not path.is_file()]:
+        raise WeightsError(f"no weights file {missing[0]!r}: correct the path")
+    paths |= find_model_files(roles, folder or models_dir())
+    return EncoderFiles(paths, digest_of(paths) if paths else "")
 
-            files = landmarks.find_files(folder or models_dir(), face=features.face)
-            paths = {"pose": files.pose, "hand": files.hand} | ({"face": files.face} if files.face else {})
-            return EncoderFiles(paths, files.files_digest)
-        case SignHieraFeatures(weights=weights) if weights:
-            from sign_dist.transfer.load import file_digest
 
-            return EncoderFiles({"signhiera": Path(weights).absolute()}, file_digest(Path(weights)))
-        case SignHieraFeatures() | FrameFeatures():
-            return EncoderFiles({}, "")
+def needs_faces(features: Features) -> bool:
+    """Whether faces are looked for in the pictures."""
+    match features:
+        case LandmarkFeatures():
+            return True
+        case SignHieraFeatures():
+            return features.crop == "face" or features.privacy == "blur"
+        case FrameFeatures():
+            return features.privacy == "blur"
         case _:
             assert_never(features)
 
@@ -71,19 +93,45 @@ def build_encoder(features: Features, files: EncoderFiles, *, device: str = "cpu
     """
     match features:
         case LandmarkFeatures():
-            from sign_dist.video.landmarks import LandmarkDetector, LandmarkFiles, normalise
+            from sign_dist.video.detectors import LandmarkDetector
+            from sign_dist.video.landmarks import normalise
 
-            detector = LandmarkDetector(LandmarkFiles(**files.paths), max_side=features.sampling.max_side_px)
+            detector = LandmarkDetector(files.paths, person=features.person, max_side=features.sampling.max_side_px)
             every = features.every
             return lambda clip: normalise(detector(clip.frames, clip.fps)[::every], max_gap=MAX_GAP).astype(np.float16)
         case SignHieraFeatures():
             from sign_dist.features.signhiera import SignHieraEncoder
 
-            return SignHieraEncoder(features.preset, weights=files.paths.get("signhiera"), seed=features.seed, device=device)
+            return SignHieraEncoder(
+                features.preset,
+                weights=files.paths.get("signhiera"),
+                seed=features.seed,
+                device=device,
+                crop=features.crop,
+                person=features.person,
+                find_faces=_face_finder(features, files),
+                blur=features.privacy == "blur",
+            )
         case FrameFeatures(num_frames=num_frames, size_px=size_px):
-            return lambda clip: square_frames(spread(clip.frames, num_frames), size_px)
+            find_faces = _face_finder(features, files)
+
+            def encode(clip: Clip) -> np.ndarray:
+                frames = blur_faces(clip.frames, clip.fps, find_faces) if find_faces else clip.frames
+                return square_frames(spread(frames, num_frames), size_px)
+
+            return encode
         case _:
             assert_never(features)
+
+
+def _face_finder(features: SignHieraFeatures | FrameFeatures, files: EncoderFiles) -> FaceFinder | None:
+    if not needs_faces(features):
+        return None
+    from sign_dist.video.detectors import DlibFaceDetector, FaceDetector
+
+    if isinstance(features, SignHieraFeatures) and features.detector == "dlib":
+        return DlibFaceDetector(files.paths.get("face_box_dlib"))
+    return FaceDetector(files.paths["face_box"])
 
 
 def decode_row(row: dict[str, Any], features: Features) -> dict[str, Any]:

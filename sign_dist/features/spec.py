@@ -9,7 +9,7 @@ from pydantic import Field
 from sign_dist.config.base import Settings
 from sign_dist.config.data import Features
 
-VERSION = 1
+VERSION = 2
 """Raised when our code changes what the same settings give: older features are then left alone and made anew."""
 
 

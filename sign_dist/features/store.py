@@ -1,12 +1,21 @@
-"""The feature store of one spec: parquet shards of (key, features, error), each visible as a whole or not at all.
+"""The feature store of one spec: rows (key, features, error), each committed exactly once, by any number of writers.
 
-A shard is written under a temporary name and renamed; its final name is the digest of the keys in it. So a block of clips
-that is computed twice (a worker died after its rename) replaces its shard with the same content, and a killed run leaves at
-most temporary files. Rows hold plain Arrow types: any Parquet reader can open them.
+    spec.json
+    shards/DIGEST.parquet      rows; named by the digest of their bytes, so equal content is one file
+    commits/BLOCK.json         makes a shard visible: its digest, and every key in it with its error
+    claims/BLOCK.json          who works on a block now; only saves work, nothing relies on it
+    staging/                   files that are being written
+
+A row's key is the digest of the clip's bytes and span, the folder's name is that of the spec: what is in a store depends
+on nothing else, so datasets and jobs can share one. Two phases: the shard is written first and nobody looks at it; the
+commit record is then created under the name of the block, which only one writer can do. A writer that comes late, however
+long it slept, finds the name taken and drops what it has (the fence). Readers see committed rows only.
 """
 
+import dataclasses
 import functools
 import hashlib
+import io
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -17,8 +26,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sign_dist.config.data import Features
-from sign_dist.data.layout import DatasetDir, write_json, written_whole
+from sign_dist.data.layout import DatasetDir
 from sign_dist.errors import DataError, SettingsError
+from sign_dist.features.place import Place, join, place_at
 from sign_dist.features.spec import VERSION, FeatureSpec
 
 SCHEMA = pa.schema(
@@ -34,97 +44,178 @@ SCHEMA = pa.schema(
 )
 
 
-class FeatureStore:
-    """Reads and writes the shards in `folder`."""
+@dataclasses.dataclass(frozen=True)
+class Commit:
+    """The record that makes a shard visible."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    block: str
+    shard: str
+    """Its file's name."""
+    sha256: str
+    num_bytes: int
+    keys: dict[str, str]
+    """Key -> error text, "" for a good row, in the order of the shard's rows."""
+
+
+class FeatureStore:
+    """Reads and writes one spec's rows at a place."""
+
+    def __init__(self, where: str | Path | Place) -> None:
+        self.place: Place = place_at(where) if isinstance(where, str | Path) else where
+        self._seen: dict[str, Commit] = {}
+
+    @property
+    def name(self) -> str:
+        return self.place.uri.partition("?")[0].rstrip("/").rpartition("/")[2]
+
+    @property
+    def uri(self) -> str:
+        """For people and messages."""
+        return self.place.uri
 
     @classmethod
-    def create(cls, dataset: DatasetDir, spec: FeatureSpec) -> "FeatureStore":
-        """The store of a spec inside a dataset, made if it is not there."""
-        store = cls(dataset.features / spec.name)
-        if not store.spec_file.exists():
-            write_json(store.spec_file, spec.to_json())
+    def create(cls, dataset: DatasetDir, spec: FeatureSpec, *, shared: str = "") -> "FeatureStore":
+        """The store of a spec, made if it is not there: inside the dataset, or below the folder or address `shared`."""
+        store = cls(join(shared or dataset.features, spec.name))
+        store.place.create("spec.json", (json.dumps(spec.to_json(), indent=2) + "\n").encode())
         return store
 
     @classmethod
-    def find(cls, dataset: DatasetDir, features: Features) -> "FeatureStore":
+    def find(cls, dataset: DatasetDir, features: Features, *, shared: str = "") -> "FeatureStore":
         """The store that these settings name.
 
         Raises:
             DataError: the features have not been extracted, or several weights made some.
         """
-        stores = [cls(path.parent) for path in sorted(dataset.features.glob("*/spec.json"))]
+        stores = cls.all_of(dataset, shared=shared)
         fitting = [store for store in stores if store.spec().features == features and store.spec().version == VERSION]
         if len(fitting) == 1:
             return fitting[0]
-        have = ", ".join(store.folder.name for store in stores) or "none"
+        have = ", ".join(store.name for store in stores) or "none"
+        where = f"store {shared!r}" if shared else f"dataset {str(dataset.root)!r}"
         if not fitting:
+            more = f" --store {shared}" if shared else ""
             raise DataError(
-                f"dataset {str(dataset.root)!r} has no {features.kind!r} features with these settings (it has {have}): "
-                f"run `sign-dist extract {dataset.root} --features {features.kind}` with the same values first"
+                f"{where} has no {features.kind!r} features with these settings (it has {have}): "
+                f"run `sign-dist extract {dataset.root} --features {features.kind}{more}` with the same values first"
             )
         raise DataError(
-            f"several feature folders fit ({', '.join(store.folder.name for store in fitting)}), made with different model files: "
+            f"several feature folders fit ({', '.join(store.name for store in fitting)}), made with different model files: "
             "remove the ones you do not want"
         )
 
-    @property
-    def spec_file(self) -> Path:
-        return self.folder / "spec.json"
+    @classmethod
+    def all_of(cls, dataset: DatasetDir, *, shared: str = "") -> list["FeatureStore"]:
+        """Every store of a dataset, or below `shared`."""
+        root = shared or str(dataset.features)
+        return [cls(join(root, name)) for name in place_at(root).folders() if place_at(join(root, name)).exists("spec.json")]
 
     def spec(self) -> FeatureSpec:
+        where = join(self.uri, "spec.json")
         try:
-            return FeatureSpec.from_tree(json.loads(self.spec_file.read_text(encoding="utf-8")))
+            return FeatureSpec.from_tree(json.loads(self.place.read("spec.json").decode()))
         except (ValueError, SettingsError) as error:
-            raise DataError(f"{str(self.spec_file)!r} is no feature spec ({error}): remove its folder and extract again") from None
+            raise DataError(f"{where!r} is no feature spec ({error}): remove its folder and extract again") from None
 
-    def shards(self) -> list[Path]:
-        """Committed shards."""
-        return sorted(self.folder.glob("part-*.parquet"))
+    def commit(self, block: str, rows: Sequence[dict[str, Any]]) -> bool:
+        """Make rows visible under the name of a block. False: another writer was first, and its rows stand.
 
-    def commit(self, rows: Sequence[dict[str, Any]]) -> Path:
-        """Make rows visible as one shard. Equal keys give an equal name, so doing it twice changes nothing."""
-        keys = "\n".join(sorted(row["key"] for row in rows))
-        path = self.folder / f"part-{hashlib.sha256(keys.encode()).hexdigest()[:16]}.parquet"
+        Equal rows give an equal shard whoever writes it, so nothing in the store tells how often it was interrupted.
+        """
+        if self.has(block):
+            return False
+        rows = sorted(rows, key=lambda row: row["key"])
         table = pa.Table.from_pylist([{name: row[name] for name in SCHEMA.names} for row in rows], schema=SCHEMA)
-        with written_whole(path) as temporary:
-            pq.write_table(table, temporary, compression="zstd")
-        return path
+        buffer = io.BytesIO()
+        pq.write_table(table, buffer, compression="zstd")
+        data = buffer.getvalue()
+        digest = hashlib.sha256(data).hexdigest()
+        shard = f"{digest[:24]}.parquet"
+        self.place.write(f"shards/{shard}", data)
+        keys = {row["key"]: row["error"] for row in rows}
+        commit = Commit(block, shard, digest, len(data), keys)
+        return self.place.create(
+            f"commits/{block}.json", (json.dumps(dataclasses.asdict(commit), ensure_ascii=False) + "\n").encode()
+        )
+
+    def has(self, block: str) -> bool:
+        """Has the block been committed?"""
+        return self.place.exists(f"commits/{block}.json")
+
+    def commits(self) -> list[Commit]:
+        """Every commit record, by the name of its block. A record never changes, so each is read once.
+
+        Raises:
+            DataError: a record is damaged.
+        """
+        names = self.place.names("commits")
+        for name in names:
+            if name not in self._seen:
+                self._seen[name] = self.read_commit(name)
+        self._seen = {name: self._seen[name] for name in names}
+        return [self._seen[name] for name in names]
 
     def errors(self) -> dict[str, str]:
         """key -> error text of every committed clip; "" for the good ones."""
-        found: dict[str, str] = {}
-        for path in self.shards():
-            for key, error in _keys_and_errors(path):
-                if error == "" or key not in found:  # a clip that failed and was tried again may stand twice
-                    found[key] = error
-        return found
+        return {key: commit.keys[key] for key, commit in self.rows().items()}
+
+    def rows(self) -> dict[str, Commit]:
+        """key -> the commit whose row stands: a good row rather than a failed one, else the first by name."""
+        standing: dict[str, Commit] = {}
+        for commit in self.commits():
+            for key, error in commit.keys.items():
+                if key not in standing or (standing[key].keys[key] and not error):
+                    standing[key] = commit
+        return standing
 
     def reader(self) -> "FeatureReader":
-        return FeatureReader(self.folder, self.shards())
+        return FeatureReader(self)
+
+    def load(self, shard: str) -> pa.Table:
+        """The rows of a shard.
+
+        Raises:
+            DataError: the shard is gone or damaged.
+        """
+        try:
+            return pq.read_table(io.BytesIO(self.place.read(f"shards/{shard}")))
+        except (OSError, pa.ArrowException) as error:
+            raise DataError(
+                f"shard {shard!r} of {self.uri!r} cannot be read ({str(error)[:120]}): "
+                "run `sign-dist store verify DATASET --repair`, then extract again"
+            ) from None
+
+    def read_commit(self, name: str) -> Commit:
+        """One record, by its file name.
+
+        Raises:
+            DataError: it is damaged.
+        """
+        try:
+            return Commit(**json.loads(self.place.read(f"commits/{name}").decode()))
+        except (ValueError, TypeError) as error:
+            raise DataError(
+                f"commit record {name!r} of {self.uri!r} is damaged ({error}): "
+                "run `sign-dist store verify DATASET --repair`, then extract again"
+            ) from None
 
 
 class FeatureReader:
-    """Random access to features by key; decoded shards stay in memory as far as `cached_shards` allows."""
+    """Random access to committed features by key; decoded shards stay in memory as far as `cached_shards` allows."""
 
-    def __init__(self, folder: Path, shards: Iterable[Path], *, cached_shards: int = 256) -> None:
-        self.folder = folder
-        self._place: dict[str, tuple[Path, int]] = {}
-        for path in shards:
-            for row, (key, error) in enumerate(_keys_and_errors(path)):
-                if error == "" or key not in self._place:
-                    self._place[key] = (path, row)
-        self._load = functools.lru_cache(maxsize=cached_shards)(_load_shard)
+    def __init__(self, store: FeatureStore, *, cached_shards: int = 256) -> None:
+        self.store = store
+        self._place: dict[str, tuple[str, int, str]] = {}
+        for key, commit in store.rows().items():
+            self._place[key] = (commit.shard, list(commit.keys).index(key), commit.keys[key])
+        self._load = functools.lru_cache(maxsize=cached_shards)(store.load)
 
     def __contains__(self, key: str) -> bool:
         return key in self._place
 
     def error(self, key: str) -> str:
         """Why a clip has no features, "" if it has some."""
-        path, row = self._place[key]
-        return self._load(path)["error"][row].as_py()
+        return self._place[key][2]
 
     def features(self, key: str) -> np.ndarray:
         """The array that was committed, in its shape and dtype.
@@ -133,10 +224,10 @@ class FeatureReader:
             DataError: the clip failed to extract, or is not in the store.
         """
         if key not in self._place:
-            raise DataError(f"clip {key} is not in {str(self.folder)!r}: run `sign-dist extract` again")
-        path, row = self._place[key]
-        table = self._load(path)
-        if error := table["error"][row].as_py():
+            raise DataError(f"clip {key} is not in {self.store.uri!r}: run `sign-dist extract` again")
+        shard, row, error = self._place[key]
+        table = self._load(shard)
+        if error:
             raise DataError(f"clip {table['id'][row].as_py()!r} has no features: {error}")
         return unpack(table["features"][row].as_py(), table["shape"][row].as_py(), table["dtype"][row].as_py())
 
@@ -157,10 +248,7 @@ def unpack(data: bytes, shape: Sequence[int], dtype: str) -> np.ndarray:
     return np.frombuffer(data, dtype=np.dtype(dtype)).reshape(shape).copy()
 
 
-def _keys_and_errors(path: Path) -> list[tuple[str, str]]:
-    table = pq.read_table(path, columns=["key", "error"])
-    return list(zip(table["key"].to_pylist(), table["error"].to_pylist(), strict=True))
-
-
-def _load_shard(path: Path) -> pa.Table:
-    return pq.read_table(path)
+def block_name(keys: Iterable[str], generation: int = 0) -> str:
+    """The name of a set of clips that are computed and committed together; `generation` counts repeated tries."""
+    digest = hashlib.sha256("\n".join(sorted(keys)).encode()).hexdigest()[:16]
+    return f"{digest}-{generation}"

@@ -104,7 +104,7 @@ def export(run_dir: RunDir, out: Path | None = None) -> Bundle:
     """
     run, chosen = run_dir.run(), run_dir.chosen()
     dataset = DatasetDir(Path(run.data.root))
-    store = FeatureStore.find(dataset, run.data.features)
+    store = FeatureStore.find(dataset, run.data.features, shared=run.data.store)
     spec = store.spec()
     files = find_files(run.data.features)
     if files.digest != spec.weights:
@@ -140,7 +140,7 @@ def export(run_dir: RunDir, out: Path | None = None) -> Bundle:
             "checkpoint": chosen.name,
             "selected_by": run.train.select,
             "dataset": {k: dataset.facts()[k] for k in ("corpus", "digest", "counts", "split")},
-            "features": store.folder.name,
+            "features": store.name,
             "encoder_files": {role: file_digest(path) for role, path in files.paths.items()},
             "environment": environment(),
         },

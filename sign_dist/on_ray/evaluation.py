@@ -38,7 +38,7 @@ def evaluate_split(run_dir: RunDir, split: str) -> list[Evaluated]:
     dataset = DatasetDir(Path(run.data.root))
     samples = read_manifest(dataset, split)
     rows = [{"index": i, "key": s.key} for i, s in enumerate(samples)]
-    FeatureStore.find(dataset, run.data.features)
+    FeatureStore.find(dataset, run.data.features, shared=run.data.store)
     gpus = num_gpus()
     answers = from_rows(rows, CLIPS_PER_BATCH).map_batches(
         _PredictRows,
@@ -78,7 +78,7 @@ def evaluate_run(root: Path, split: str) -> tuple[Path, dict[str, Any]]:
                 "warnings": [*facts["warnings"], *_selection(run, split)],
             },
             "dataset": {"corpus": facts["corpus"], "dataset digest": facts["digest"], "rejected": facts["rejected"]},
-            "features": FeatureStore.find(dataset, run.data.features).spec().to_json(),
+            "features": FeatureStore.find(dataset, run.data.features, shared=run.data.store).spec().to_json(),
             "model": run.model.model_dump(mode="json"),
             "training": {
                 "run digest": run.digest(),
@@ -108,7 +108,7 @@ class _PredictRows:
 
     def __init__(self, run: Run, checkpoint: Path, samples: Sequence[Sample], device: str) -> None:
         dataset = DatasetDir(Path(run.data.root))
-        self._reader = FeatureStore.find(dataset, run.data.features).reader()
+        self._reader = FeatureStore.find(dataset, run.data.features, shared=run.data.store).reader()
         self._samples, self._device = samples, torch.device(device)
         vocab = Vocab.read(dataset.vocab_file)
         self._task = build_task(run, vocab)

@@ -1,21 +1,22 @@
-"""Ray Data: check clips, decode on CPUs, encode on actors (GPUs where there are some), commit shards.
+"""Ray Data: check clips, and spread blocks of clips over actors that decode, encode (on GPUs where there are some) and commit.
 
-A row is one clip all the way. Errors are rows; a process that dies takes at most the clips it held, and those are tried
-again one by one, so that the one that kills is found and named.
+Errors are rows. A process that dies takes at most the block it held, and that is tried again; the clip that kills is found
+by what the dead left behind, and named.
 """
 
 import collections
 import contextlib
 import dataclasses
 import functools
+import json
 import logging
 import math
+import time
 import warnings
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import ray
 from ray.data import ActorPoolStrategy, DataContext
 from ray.util.annotations import RayDeprecationWarning
@@ -24,26 +25,32 @@ from sign_dist.config.data import Features, Sampling
 from sign_dist.data.layout import SPLITS, DatasetDir
 from sign_dist.data.manifest import read_manifest
 from sign_dist.data.sample import Sample
-from sign_dist.errors import WeightsError
-from sign_dist.features.encode import EncoderFiles, build_encoder, decode_row, encode_row, find_files, spec_for
-from sign_dist.features.store import FeatureStore, pack
+from sign_dist.errors import DataError, ServiceError, SignDistError, WeightsError
+from sign_dist.features.blocks import Block, Outcome, compute, plan
+from sign_dist.features.encode import EncoderFiles, build_encoder, find_files, spec_for
+from sign_dist.features.store import FeatureStore
 from sign_dist.on_ray.cluster import num_cpus, num_gpus
 from sign_dist.video.check import Checked, check_clip
 
 Progress = Callable[[int, int], None]
 """(clips done, clips in all)"""
 
-# Clips per shard: what a killed run may have to do again, against the number of files.
-ROWS_PER_SHARD = 16
-# Shares of a logical CPU. Encoding fills the cores; decoding must fit beside it, and committing only waits for the disk.
-ENCODE_CPU, DECODE_CPU, COMMIT_CPU = 0.7, 0.2, 0.05
+# Which encoders have a use for a GPU.
+ON_GPU = ("signhiera",)
+# Of a logical CPU: a worker fills one, and Ray Data needs a little beside the workers.
+WORKER_CPU = 0.9
+# Seconds between looks at blocks that another job holds.
+POLL_S = 1.0
+# Passes that may end without a single committed block: more than the deaths that condemn a clip.
+MAX_BARREN = 8
 
 
 @dataclasses.dataclass(frozen=True)
 class Extracted:
     """What an extraction did."""
 
-    folder: Path
+    where: str
+    """The store's folder or address."""
     clips: int
     done_before: int
     failed: dict[str, int]
@@ -72,129 +79,160 @@ def check_all(samples: Sequence[Sample], folder: Path, sampling: Sampling, *, pr
     return [found.get(i) or Checked("crashed", "the process that read this file died, twice") for i in range(len(rows))]
 
 
-def extract(dataset: DatasetDir, features: Features, *, progress: Progress | None = None, retry_errors: bool = False) -> Extracted:
-    """Compute the features of every clip of a dataset that has none yet. Done clips are left alone, so it can be repeated.
+def extract(
+    dataset: DatasetDir, features: Features, *, progress: Progress | None = None, retry_errors: bool = False, shared: str = ""
+) -> Extracted:
+    """Compute the features of every clip of a dataset that has none yet. Done clips are left alone, so it can be repeated,
+    and several may run at once on one store: they share the work.
 
     Raises:
-        DataError: the dataset is not prepared.
+        DataError: the dataset is not prepared, or nothing can be written to the store.
         WeightsError: a model file is missing.
     """
-    samples, files, store, rows = _todo(dataset, features, retry_errors=retry_errors)
-    done = len(samples) - len(rows)
-    if progress:
-        progress(done, len(samples))
-    if rows:
-        _compute(rows, features, files, store, lambda count: progress and progress(done + count, len(samples)))
-    errors = [error for key, error in store.errors().items() if key in samples and error]
-    tally = collections.Counter(error.split(":")[0] for error in errors)
-    return Extracted(store.folder, len(samples), done, dict(tally.most_common()))
+    todo = find_todo(dataset, features, retry_errors=retry_errors, shared=shared)
+    if todo.blocks:
+        _compute(todo, features, progress)
+    elif progress:
+        progress(todo.num_clips, todo.num_clips)
+    return todo.result()
 
 
-def pending(dataset: DatasetDir, features: Features) -> int:
-    """Clips that `extract` would compute. Needs no Ray."""
-    return len(_todo(dataset, features, retry_errors=False)[3])
+@dataclasses.dataclass(frozen=True)
+class Todo:
+    """What an extraction has to do. Made without Ray."""
+
+    store: FeatureStore
+    files: EncoderFiles
+    keys: frozenset[str]
+    """Of every clip of the dataset."""
+    num_clips: int
+    blocks: list[Block]
+
+    @property
+    def num_pending(self) -> int:
+        """Clips to compute."""
+        return sum(len(block.rows) for block in self.blocks)
+
+    def result(self) -> "Extracted":
+        """What stands in the store now."""
+        errors = [error for key, error in self.store.errors().items() if key in self.keys and error]
+        tally = collections.Counter(error.split(":")[0] for error in errors)
+        return Extracted(self.store.uri, self.num_clips, self.num_clips - self.num_pending, dict(tally.most_common()))
 
 
-def _todo(
-    dataset: DatasetDir, features: Features, *, retry_errors: bool
-) -> tuple[dict[str, Sample], EncoderFiles, FeatureStore, list[dict[str, Any]]]:
-    """The dataset's clips by key, and a row for each that has no features yet."""
-    samples = {s.key: s for split in SPLITS for s in read_manifest(dataset, split)}
+def find_todo(dataset: DatasetDir, features: Features, *, retry_errors: bool = False, shared: str = "") -> Todo:
+    """Which clips of a dataset have no features yet."""
     files = find_files(features)
-    store = FeatureStore.create(dataset, spec_for(features, files))
-    have = {key for key, error in store.errors().items() if not (error and retry_errors)}
+    store = FeatureStore.create(dataset, spec_for(features, files), shared=shared)
+    samples = [s for split in SPLITS for s in read_manifest(dataset, split)]
     videos = dataset.videos_root()
-    rows = [
-        {"key": key, "id": s.id, "path": str(videos / s.video_path), "start_s": s.start_s, "end_s": s.end_s}
-        for key, s in samples.items()
-        if key not in have
-    ]
-    return samples, files, store, rows
+    rows = [{"key": s.key, "id": s.id, "path": str(videos / s.video_path), "start_s": s.start_s, "end_s": s.end_s} for s in samples]
+    keys = frozenset(row["key"] for row in rows)
+    return Todo(store, files, keys, len(keys), plan(rows, store, retry_errors=retry_errors))
 
 
-def _compute(
-    rows: list[dict[str, Any]], features: Features, files: EncoderFiles, store: FeatureStore, progress: Callable[[int], Any]
-) -> None:
-    """Commit a row of the store for each row; one whose process dies twice, the second time alone, becomes an error."""
-    lost = _run(rows, features, files, store, progress, _rows_per_block(len(rows)))
-    if lost:
-        lost = _run(lost, features, files, store, lambda count: None, block=1)
-    for row in lost:
-        dead = {"key": row["key"], "id": row["id"], "fps": 0.0, "error": "crashed: the process that read this clip died, twice"}
-        store.commit([dead | pack(np.zeros(0, np.float16))])
+def _compute(todo: Todo, features: Features, progress: Progress | None) -> None:
+    """Pass after pass over the blocks until every one is committed, by us or by another job."""
+    done = todo.num_clips - todo.num_pending
+    left = {block.name: block for block in todo.blocks}
+    barren = 0
+    while left:
+        if progress:
+            progress(done, todo.num_clips)
+        before = len(left)
+        held = False
+        for outcome in _run(list(left.values()), features, todo):
+            if outcome.state == "failed":
+                raise DataError(f"extraction into {todo.store.uri!r} cannot go on: {outcome.detail}")
+            held = held or outcome.state == "held"
+            if outcome.state in ("committed", "present") and left.pop(outcome.block, None):
+                done += outcome.num_clips
+                if progress:
+                    progress(done, todo.num_clips)
+        # What is left was held by another job, or lost with the process that held it.
+        left = {name: block for name, block in left.items() if not todo.store.has(name)}
+        done = todo.num_clips - sum(len(block.rows) for block in left.values())
+        barren = barren + 1 if len(left) == before and not held else 0
+        if barren > MAX_BARREN:
+            raise ServiceError(
+                f"{barren} times in a row every worker died before it had done anything; the last tries were on "
+                f"{', '.join(row['id'] for row in next(iter(left.values())).rows[:3])}: see Ray's logs, and the machine's memory"
+            )
+        if left and held:
+            time.sleep(POLL_S)
 
 
-def _run(
-    rows: list[dict[str, Any]],
-    features: Features,
-    files: EncoderFiles,
-    store: FeatureStore,
-    progress: Callable[[int], Any],
-    block: int,
-) -> list[dict[str, Any]]:
-    """Decode, encode and commit rows; answers those that were lost with the process that held them."""
-    gpus = num_gpus()
-    # A task that kills its process is not run again by Ray, which would do so for ever and take healthy neighbours with
-    # it; an actor that dies is replaced, but what it held is not given to the next one. We find what was lost.
+def _run(blocks: list[Block], features: Features, todo: Todo) -> Generator[Outcome]:
+    """One pass: every block to an actor that decodes, encodes and commits it. What dies with its actor is not answered.
+
+    Decoding and encoding share a process: frames are a hundred times larger than features, and sending them from task to
+    task costs more than a GPU's machine gains from another's CPUs.
+    """
+    gpus = num_gpus() if features.kind in ON_GPU else 0
+    workers = min(gpus or num_cpus(), len(blocks))
+    threads = max(1, num_cpus() // gpus) if gpus else 0
+    rows = [{"name": block.name, "rows": json.dumps(block.rows)} for block in blocks]
+    # A block that kills its process is not run again by Ray, which would do so for ever; an actor that dies is replaced.
     with _retries_set():
-        decoded = from_rows(rows, block).map(
-            functools.partial(decode_row, features=features), num_cpus=1 if gpus else DECODE_CPU, max_retries=0
-        )
-        encoded = decoded.map_batches(
-            _EncodeRows,
-            fn_constructor_kwargs={"features": features, "files": files, "device": "cuda" if gpus else "cpu"},
+        answered = from_rows(rows, 1).map_batches(
+            _ComputeBlocks,
+            fn_constructor_kwargs={
+                "features": features,
+                "files": todo.files,
+                "store": todo.store,
+                "device": "cuda" if gpus else "cpu",
+                "decode_threads": threads,
+            },
             batch_size=1,
-            compute=ActorPoolStrategy(size=min(gpus or num_cpus(), len(rows)), max_tasks_in_flight_per_actor=2),
-            num_cpus=1 if gpus else ENCODE_CPU,
+            # One in flight: what waits at an actor that dies is lost with it.
+            compute=ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=1),
+            num_cpus=threads or WORKER_CPU,
             num_gpus=1 if gpus else 0,
             max_restarts=-1,
             max_task_retries=0,
         )
-    shard_rows = max(1, min(ROWS_PER_SHARD, math.ceil(len(rows) / (2 * max(num_cpus(), 1)))))
-    committed = encoded.map_batches(functools.partial(_commit, store=store), batch_size=shard_rows, num_cpus=COMMIT_CPU)
-    done = 0
-    for row in committed.iter_rows():
-        done += int(row["rows"])
-        progress(done)
-    have = store.errors()
-    return [row for row in rows if row["key"] not in have]
+    for row in answered.iter_rows():
+        yield Outcome(**json.loads(row["outcome"]))
 
 
-class _EncodeRows:
+class _ComputeBlocks:
     """An actor with an encoder in memory."""
 
-    def __init__(self, features: Features, files: EncoderFiles, device: str) -> None:
-        if not all(path.exists() for path in files.paths.values()):  # another machine than the driver's
-            here = find_files(features)
-            if here.digest != files.digest:
-                raise WeightsError(
-                    f"the model files of this worker ({here.digest[:8]}) are not those of the driver ({files.digest[:8]}): "
-                    "set SIGN_DIST_MODELS to a folder that all machines share"
-                )
-            files = here
-        self._encoder = build_encoder(features, files, device=device)
+    def __init__(self, features: Features, files: EncoderFiles, store: FeatureStore, device: str, decode_threads: int) -> None:
+        self._features, self._store, self._threads = features, store, decode_threads
+        self._fault = ""
+        try:
+            self._encoder = build_encoder(features, _here(features, files), device=device)
+        except SignDistError as error:  # an actor that cannot be built would be built again for ever
+            self._fault = str(error)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        rows = [encode_row({name: column[i] for name, column in batch.items()}, self._encoder) for i in range(len(batch["key"]))]
-        return {name: _column([row[name] for row in rows]) for name in rows[0]}
+        return {
+            "outcome": [self._outcome(str(name), json.loads(rows)) for name, rows in zip(batch["name"], batch["rows"], strict=True)]
+        }
+
+    def _outcome(self, name: str, rows: list[dict[str, Any]]) -> str:
+        block = Block(name, tuple(rows))
+        if self._fault:
+            return json.dumps(dataclasses.asdict(Outcome(name, "failed", detail=self._fault)))
+        try:
+            outcome = compute(block, self._store, self._features, self._encoder, decode_threads=self._threads)
+        except (OSError, SignDistError) as error:  # the disk is full, the bucket is gone: no other block would fare better
+            outcome = Outcome(name, "failed", detail=f"{type(error).__name__}: {error}")
+        return json.dumps(dataclasses.asdict(outcome))
 
 
-def _commit(batch: Any, store: FeatureStore) -> dict[str, Any]:
-    rows = [
-        {name: column[i].tolist() if name == "shape" else column[i] for name, column in batch.items()}
-        for i in range(len(batch["key"]))
-    ]
-    store.commit([row | {"fps": float(row["fps"])} for row in rows])
-    return {"rows": [len(rows)]}
-
-
-def _column(values: list[Any]) -> Any:
-    """Values as a column that Ray Data takes as it is: lists of different lengths stay objects."""
-    if isinstance(values[0], list | bytes):
-        column = np.empty(len(values), dtype=object)
-        column[:] = [np.asarray(v, np.int32) if isinstance(v, list) else v for v in values]
-        return column
-    return values
+def _here(features: Features, files: EncoderFiles) -> EncoderFiles:
+    """The driver's model files as this machine finds them."""
+    if all(path.exists() for path in files.paths.values()):
+        return files
+    here = find_files(features)
+    if here.digest != files.digest:
+        raise WeightsError(
+            f"the model files of this worker ({here.digest[:8]}) are not those of the driver ({files.digest[:8]}): "
+            "set SIGN_DIST_MODELS to a folder that all machines share"
+        )
+    return here
 
 
 def _check_row(row: dict[str, Any], sampling: Sampling) -> dict[str, Any]:

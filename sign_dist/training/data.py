@@ -32,7 +32,7 @@ class Clips:
         for sample in samples:
             if sample.key not in reader:
                 raise DataError(
-                    f"clip {sample.id!r} has not been extracted into {str(reader.folder)!r}: run `sign-dist extract` again"
+                    f"clip {sample.id!r} has not been extracted into {reader.store.uri!r}: run `sign-dist extract` again"
                 )
             if error := reader.error(sample.key):
                 self.failed.append((sample, error))
@@ -48,7 +48,7 @@ class Clips:
         """
         dataset = DatasetDir(Path(run.data.root))
         samples = read_manifest(dataset, split)
-        clips = cls(samples, FeatureStore.find(dataset, run.data.features).reader())
+        clips = cls(samples, FeatureStore.find(dataset, run.data.features, shared=run.data.store).reader())
         if not clips.samples:
             reason = f"all {len(samples)} failed to extract" if samples else "its manifest is empty"
             raise DataError(f"split {split!r} of {run.data.root!r} has no usable clip: {reason}")

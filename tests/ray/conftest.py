@@ -51,5 +51,5 @@ def dataset(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             {"key": s.key, "id": s.id, "path": str(corpus / s.video_path), "start_s": s.start_s, "end_s": s.end_s}
             for s in read_manifest(prepared.dataset, split)
         ]
-        store.commit([encode_row(decode_row(row, features), encoder) for row in rows])
+        store.commit(f"{split}-0", [encode_row(decode_row(row, features), encoder) for row in rows])
     return root

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import psutil
-import pyarrow.parquet as pq
 import pytest
 
 from sign_dist.data.layout import SPLITS
@@ -82,7 +81,7 @@ def job_file(folder: Path, dataset: Path, *, epochs: int, workers: int = 1) -> P
 
 
 def committed(store: Path) -> list[str]:
-    return [key for path in store.glob("part-*.parquet") for key in pq.read_table(path, columns=["key"])["key"].to_pylist()]
+    return [key for commit in FeatureStore(store).commits() for key in commit.keys]
 
 
 def test_extract_goes_on_after_its_driver_was_killed(corpus: Path, tmp_path: Path) -> None:
@@ -99,13 +98,13 @@ def test_extract_goes_on_after_its_driver_was_killed(corpus: Path, tmp_path: Pat
 
     wait_for(lambda: len(committed(store())) >= 2, process, log)
     kill_driver(process)
-    before = {path.name: path.stat().st_mtime_ns for path in store().glob("part-*")}
+    before = {path.name: path.stat().st_mtime_ns for path in store().glob("shards/*")}
     assert 0 < len(committed(store())) < len(clips)
     finish(*words, log=log)
     keys = committed(store())
     assert len(keys) == len(set(keys))
     assert set(keys) == clips
-    assert before.items() <= {path.name: path.stat().st_mtime_ns for path in store().glob("part-*")}.items()
+    assert before.items() <= {path.name: path.stat().st_mtime_ns for path in store().glob("shards/*")}.items()
 
 
 def test_extract_survives_a_killed_worker(corpus: Path, tmp_path: Path) -> None:
@@ -115,15 +114,15 @@ def test_extract_survives_a_killed_worker(corpus: Path, tmp_path: Path) -> None:
     dataset = prepare("table", corpus, tmp_path / "d").dataset
     clips = {s.key for split in SPLITS for s in read_manifest(dataset, split)}
     process = start("extract", str(dataset.root), "--features", "frames", "size_px=256", "num_frames=64", log=log)
-    wait_for(lambda: any("EncodeRows" in name for name in worker_names(process)), process, log)
+    wait_for(lambda: any("ComputeBlocks" in name for name in worker_names(process)), process, log)
     for child in psutil.Process(process.pid).children(recursive=True):
-        if "EncodeRows" in name_of(child):
+        if "ComputeBlocks" in name_of(child):
             child.kill()
             break
     assert process.wait(timeout=240) == 0, log.read_text()[-3000:]
     store = FeatureStore(next(iter(dataset.features.glob("frames-*"))))
     assert store.errors() == dict.fromkeys(clips, "")
-    assert len(committed(store.folder)) == len(clips)
+    assert len(committed(Path(store.uri))) == len(clips)
 
 
 def test_training_equals_the_undisturbed_run_after_a_worker_was_killed(dataset: Path, tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def test_prepare_checks_on_the_cluster_as_it_does_alone(corpus: Path, dataset: P
 
 
 def test_extract_commits_each_clip_once_and_then_has_nothing_to_do(dataset: Path) -> None:
-    from sign_dist.on_ray.extraction import extract, pending
+    from sign_dist.on_ray.extraction import extract, find_todo
 
     told: list[tuple[int, int]] = []
     features = SignHieraFeatures()
@@ -57,20 +57,19 @@ def test_extract_commits_each_clip_once_and_then_has_nothing_to_do(dataset: Path
     assert (done.clips, done.done_before, done.failed) == (clips, 0, {})
     assert told[-1] == (clips, clips)
     store = FeatureStore.find(DatasetDir(dataset), features)
-    keys = [k for path in store.shards() for k in _keys(path)]
+    keys = [key for commit in store.commits() for key in commit.keys]
     assert len(keys) == len(set(keys)) == clips
     reader = store.reader()
     assert all(reader.features(key).shape[1] == 256 and np.isfinite(reader.features(key)).all() for key in keys)
-    before = {path: path.stat().st_mtime_ns for path in store.shards()}
-    assert pending(DatasetDir(dataset), features) == 0
+    before = tree(Path(store.uri))
+    assert find_todo(DatasetDir(dataset), features).blocks == []
     assert extract(DatasetDir(dataset), features).done_before == clips
-    assert {path: path.stat().st_mtime_ns for path in store.shards()} == before
+    assert tree(Path(store.uri)) == before
 
 
-def _keys(path: Path) -> list[str]:
-    import pyarrow.parquet as pq
-
-    return pq.read_table(path, columns=["key"])["key"].to_pylist()
+def tree(root: Path) -> dict[str, tuple[int, bytes]]:
+    """Every file with its time and bytes."""
+    return {str(p.relative_to(root)): (p.stat().st_mtime_ns, p.read_bytes()) for p in sorted(root.rglob("*")) if p.is_file()}
 
 
 def test_a_run_leaves_its_record(finished: Path) -> None:
