@@ -55,6 +55,7 @@ class Server:
 
 # `{...}` are free ports, by the port that the documents name.
 SERVERS = {
+    "python3 -m http.server": Server("8000", "/", "sign-dist download", "{8000}"),
     "sign-dist serve": Server("8000", "/readyz", "curl", "--port {8000}"),
     "serve run": Server("8000", "/readyz", "curl"),
     "tensorboard": Server("6006", "/", "curl", "--port {6006}"),

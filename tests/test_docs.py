@@ -23,7 +23,20 @@ DOCUMENTS = [
     *sorted((ROOT / "docs").glob("*.md")),
     *sorted(path for path in ROOT.glob("*/README.md") if path.parent.name != "docs" and not path.parent.name.startswith(".")),
 ]
-VERBS = ("synth", "prepare", "extract", "train", "tune", "evaluate", "export", "predict", "serve", "quickstart", "doctor")
+VERBS = (
+    "synth",
+    "download",
+    "prepare",
+    "extract",
+    "train",
+    "tune",
+    "evaluate",
+    "export",
+    "predict",
+    "serve",
+    "quickstart",
+    "doctor",
+)
 
 
 Setting = tuple[str, str, str]

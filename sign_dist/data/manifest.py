@@ -16,12 +16,12 @@ _BLANKS = str.maketrans("\t\r\n", "   ")
 
 def write_manifest(path: Path, samples: Iterable[Sample]) -> None:
     """One row per clip, in the order given."""
-    _write(path, COLUMNS, (dataclasses.asdict(sample) for sample in samples))
+    write_tsv(path, COLUMNS, (dataclasses.asdict(sample) for sample in samples))
 
 
 def write_rejected(path: Path, rejected: Iterable[Rejected]) -> None:
     """One row per clip that is not used."""
-    _write(path, REJECTED_COLUMNS, (dataclasses.asdict(row) for row in rejected))
+    write_tsv(path, REJECTED_COLUMNS, (dataclasses.asdict(row) for row in rejected))
 
 
 def read_manifest(dataset: DatasetDir, split: str) -> list[Sample]:
@@ -99,7 +99,8 @@ def read_tsv(path: Path) -> list[dict[str, str]]:
     return rows
 
 
-def _write(path: Path, columns: tuple[str, ...], rows: Iterable[Mapping[str, object]]) -> None:
+def write_tsv(path: Path, columns: tuple[str, ...], rows: Iterable[Mapping[str, object]]) -> None:
+    """Rows under a header, written whole; `read_tsv` reads them."""
     with written_whole(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         file.write("\t".join(columns) + "\n")
         for row in rows:
