@@ -20,12 +20,13 @@ import httpx
 
 from sign_dist import __version__
 from sign_dist.data import youtube
-from sign_dist.data.fetch import FREE_BYTES, HEAD_BYTES, Fetched, Manners, Part, content_fault, fetch, free_bytes, new_client
+from sign_dist.data.fetch import FREE_BYTES, Fetched, Manners, fetch, free_bytes, new_client
 from sign_dist.data.hosts import Hosts
 from sign_dist.data.layout import written_whole
 from sign_dist.data.link_faults import LinkError
 from sign_dist.data.links import Clip, Dead, Link, LinkList, read_links
 from sign_dist.data.manifest import write_tsv
+from sign_dist.data.part import HEAD_BYTES, Part, content_fault
 from sign_dist.errors import DataError
 
 AGENT = f"sign-dist/{__version__} (+https://github.com/sign-dist/sign-dist)"

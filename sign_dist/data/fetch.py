@@ -1,17 +1,12 @@
 """One link -> one file over HTTP: resumed by ranges, retried with backoff, checked, then renamed into its place.
 
-Beside a target `clip.mp4` grow `clip.mp4.part` (the bytes so far) and `clip.mp4.part.json` (which version of the file they
-are of). The second is written while the first is empty and never changes after that, so the pair fits at whatever moment the
-process is killed. Ranges: RFC 9110, sections 13.1.5 (If-Range) and 14.
+Ranges: RFC 9110, sections 13.1.5 (If-Range) and 14.
 """
 
 import asyncio
 import dataclasses
 import email.utils
 import errno
-import hashlib
-import json
-import os
 import random
 import re
 import shutil
@@ -25,15 +20,13 @@ from typing import Any
 import httpx
 
 from sign_dist.data.hosts import Hosts
-from sign_dist.data.layout import write_json
 from sign_dist.data.link_faults import LinkError
 from sign_dist.data.links import Link
+from sign_dist.data.part import HEAD_BYTES, Part, Version, content_fault, finish
 from sign_dist.errors import DataError
 
 MAX_REDIRECTS = 10
 MAX_ATTEMPTS = 100  # also where every attempt brings a few bytes more
-HEAD_BYTES = 1024  # of a file, looked at to tell a web page from a video
-TEXT_SUFFIXES = (".txt", ".csv", ".tsv", ".json", ".html", ".xml", ".srt", ".vtt", ".md", ".stm", ".eaf")
 FREE_BYTES = 64 << 20  # left on the disk for everybody else
 
 
@@ -61,49 +54,6 @@ class Fetched:
     received_bytes: int
 
 
-@dataclasses.dataclass(frozen=True)
-class _Version:
-    """Which bytes a part is made of; `total` -1: unknown."""
-
-    url: str
-    etag: str
-    modified: str
-    total: int
-
-
-class Part:
-    """The unfinished file of a target."""
-
-    def __init__(self, target: Path) -> None:
-        self.target = target
-        self.path = target.with_name(f"{target.name}.part")
-        self.version_file = target.with_name(f"{target.name}.part.json")
-
-    @property
-    def size(self) -> int:
-        return self.path.stat().st_size if self.path.exists() else 0
-
-    def version(self, url: str) -> _Version | None:
-        """What the part is of, if that is known and it is of this URL."""
-        try:
-            found = _Version(**json.loads(self.version_file.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
-            return None
-        return found if found.url == url and self.path.exists() else None
-
-    def discard(self) -> None:
-        self.path.unlink(missing_ok=True)
-        self.version_file.unlink(missing_ok=True)
-
-    def begin(self, version: _Version | None) -> None:
-        """An empty part; None: of a version that cannot be named, so it will not be resumed."""
-        self.discard()
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.touch()
-        if version:
-            write_json(self.version_file, dataclasses.asdict(version))
-
-
 async def fetch(client: httpx.AsyncClient, hosts: Hosts, link: Link, target: Path, manners: Manners) -> Fetched:
     """Fetch a link into `target`, from where an earlier run left off.
 
@@ -125,13 +75,20 @@ async def fetch(client: httpx.AsyncClient, hosts: Hosts, link: Link, target: Pat
         except LinkError as fault:
             if not fault.retry:
                 raise
-            failures = 1 if part.size > furthest >= 0 else failures + 1
-            furthest = max(part.size, furthest)
+            kept = part.size if _continuable(part, link) else 0
+            failures = 1 if kept > furthest >= 0 else failures + 1
+            furthest = max(kept, furthest)
             if failures >= manners.tries:
                 raise
             wait_s = min(manners.backoff_s * 2 ** (failures - 1), manners.max_backoff_s) * random.uniform(0.5, 1.0)
             await asyncio.sleep(max(fault.wait_s, wait_s))
     raise LinkError("broken_off", f"not whole after {MAX_ATTEMPTS} attempts, {part.size} bytes are there")
+
+
+def _continuable(part: Part, link: Link) -> Version | None:
+    """The version of a part that can be continued: the server can vouch for it, or the list's sha256 will."""
+    version = part.version(link.url)
+    return version if version and (version.etag or version.modified or link.sha256) else None
 
 
 class _Attempt:
@@ -143,13 +100,11 @@ class _Attempt:
 
     async def run(self) -> bool:
         """Bring the part to its full length; returns whether it was begun by an earlier attempt."""
-        version = self.part.version(self.link.url)
+        version = _continuable(self.part, self.link)
         headers = {"Accept-Encoding": "identity"}
-        offset = 0
-        if version and (version.etag or version.modified or self.link.sha256):
-            offset = self.part.size
-            if offset == version.total > 0:
-                return True  # only the check and the renaming were missing
+        offset = self.part.size if version else 0
+        if version and offset == version.total > 0:
+            return True  # only the check and the renaming were missing
         if version and offset:
             headers["Range"] = f"bytes={offset}-"
             if version.etag or version.modified:
@@ -183,7 +138,7 @@ class _Attempt:
                 raise LinkError("bad_redirect", str(error)) from error
             raise
 
-    async def _take(self, response: httpx.Response, version: _Version | None, offset: int, host: str) -> bool:
+    async def _take(self, response: httpx.Response, version: Version | None, offset: int, host: str) -> bool:
         headers, part = response.headers, self.part
         etag = headers.get("etag", "")
         match response.status_code:
@@ -213,7 +168,7 @@ class _Attempt:
         if not offset:
             modified = headers.get("last-modified", "")
             strong = "" if etag.startswith("W/") else etag  # RFC 9110, 13.1.5: weak ones do not vouch for ranges
-            part.begin(None if encoded else _Version(self.link.url, strong, modified, total))
+            part.begin(None if encoded else Version(self.link.url, strong, modified, total))
         await self._store(response.aiter_bytes() if encoded else response.aiter_raw(), offset)
         if total >= 0 and part.size != total:
             raise LinkError("broken_off", f"{part.size} of {total} bytes came", retry=True)
@@ -263,40 +218,6 @@ class _Attempt:
             self.hosts.pause(host, wait_s)
         retry = status not in (501, 505)
         return LinkError(reason, said, retry=retry, wait_s=wait_s)
-
-
-def finish(part: Part, link: Link, *, can_retry: bool = False) -> tuple[int, str]:
-    """Check a part that is at its end and rename it into its place; returns its size and sha256.
-
-    A part that was resumed may be pieced together wrongly: with `can_retry` its fault asks for another attempt.
-    """
-    size = part.size
-    with part.path.open("rb") as file:
-        fault = content_fault(file.read(HEAD_BYTES), part.target)
-        file.seek(0)
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        os.fsync(file.fileno())
-    if not fault and link.size_bytes and size != link.size_bytes:
-        fault = LinkError("wrong_size", f"{size} bytes, the list says {link.size_bytes}", retry=can_retry)
-    if not fault and link.sha256 and digest != link.sha256:
-        fault = LinkError("wrong_sha256", f"{digest}, the list says {link.sha256}", retry=can_retry)
-    if fault:
-        part.discard()
-        raise fault
-    part.path.replace(part.target)
-    part.version_file.unlink(missing_ok=True)
-    return size, digest
-
-
-def content_fault(head: bytes, target: Path) -> LinkError | None:
-    """Why a file that begins so cannot be what the target's name promises; everything but a text is taken for a video."""
-    if not head:
-        return LinkError("empty", "0 bytes")
-    if head[:3] in (b"FWS", b"CWS", b"ZWS"):
-        return LinkError("unsupported", "the content is Flash")
-    if target.suffix.lower() in TEXT_SUFFIXES or re.search(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]", head):
-        return None
-    return LinkError("is_text", f"it begins {head[:60].decode('utf-8', 'replace')!r}")
 
 
 def retry_after_s(value: str) -> float:

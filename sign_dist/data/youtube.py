@@ -7,9 +7,10 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from sign_dist.data.fetch import Fetched, Manners, Part, finish
+from sign_dist.data.fetch import Fetched, Manners
 from sign_dist.data.link_faults import LinkError
 from sign_dist.data.links import Link
+from sign_dist.data.part import Part, finish
 
 # Pictures are all that is used, so a video without sound is preferred: it needs no FFmpeg to join two streams.
 FORMAT = "bv*[ext=mp4]/b[ext=mp4]/bv*/b"

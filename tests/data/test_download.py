@@ -25,10 +25,11 @@ from hypothesis import strategies as st
 from sign_dist.cli import main
 from sign_dist.data import fetch as fetching
 from sign_dist.data.download import Summary, download
-from sign_dist.data.fetch import Manners, content_fault, retry_after_s
+from sign_dist.data.fetch import Manners, retry_after_s
 from sign_dist.data.link_faults import REASONS
 from sign_dist.data.links import MAX_NAME_BYTES, RESERVED, path_fault, read_links, safe_name
 from sign_dist.data.manifest import read_tsv
+from sign_dist.data.part import content_fault
 from sign_dist.errors import DataError
 
 
