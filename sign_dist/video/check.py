@@ -32,6 +32,9 @@ REASONS: dict[str, tuple[str, str]] = {
     "not_allowed": ("the path leaves the corpus folder", "put the file into the corpus folder"),
     "bad_name": ("the file's name is not UTF-8, or holds a tab or a line break", "rename the file"),
     "duplicate_id": ("an earlier row has the same id", "make ids unique"),
+    "bad_row": ("the row of the annotations is not whole, or a value is not what its column holds", "correct the row"),
+    "not_kept": ("its gloss is not among those to keep", "add it to the list of glosses"),
+    "too_few_clips": ("its gloss has fewer usable clips than glosses.min_clips", "record more clips, or lower glosses.min_clips"),
     "bad_span": ("start and end are no numbers, or end is not after start", "correct start and end, in seconds"),
     "crashed": ("the process that read this clip died", "look at the file with ffprobe; leave it out"),
 }
