@@ -1,4 +1,4 @@
-"""A table beside the videos: labels.tsv or labels.csv with id, path, gloss, and optional signer, split, start, end, translation."""
+"""A table beside the videos: labels.tsv or labels.csv with path, gloss or translation, and optional further columns."""
 
 import csv
 import math
@@ -19,6 +19,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "start": ("start", "start_s"),
     "end": ("end", "end_s"),
     "translation": ("translation", "text", "sentence"),
+    "source": ("source", "recording"),
 }
 
 
@@ -34,13 +35,14 @@ def read(root: Path) -> Iterator[Sample | Rejected]:
     if not any(name in header for name in COLUMNS["path"]):
         raise DataError(f"{str(table)!r} has no column {COLUMNS['path'][0]!r}: its header is {', '.join(header)}")
     seen: set[str] = set()
-    for row in rows:
+    for line, row in rows:
         path = _get(row, "path")
         clip_id = _get(row, "id") or _id_of(path)
         fault = _fault(row, path, clip_id, seen, folder)
         seen.add(clip_id)
         if fault:
-            yield Rejected(clip_id, path, *fault)
+            where, (reason, detail) = f"{table.name} line {line}", fault
+            yield Rejected(clip_id or where, path, reason, f"{where}: {detail}")
             continue
         yield Sample(
             id=clip_id,
@@ -51,6 +53,7 @@ def read(root: Path) -> Iterator[Sample | Rejected]:
             translation=_get(row, "translation"),
             start_s=float(_get(row, "start") or 0),
             end_s=float(_get(row, "end") or 0),
+            source=_get(row, "source"),
         )
 
 
@@ -75,15 +78,18 @@ def find(root: Path) -> Path:
     )
 
 
-def _rows(table: Path) -> tuple[list[dict[str, str]], list[str]]:
+def _rows(table: Path) -> tuple[list[tuple[int, dict[str, str]]], list[str]]:
+    """(line, values) of each row, and the header; a row of several lines has the number of its last one."""
     with table.open(encoding="utf-8-sig", newline="") as file:
-        if table.suffix.lower() == ".csv":
-            reader = csv.DictReader(file, restval="")
-        else:
-            reader = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE, restval="")
         try:
+            lines = file.readlines()
+            blank = next((i for i, line in enumerate(lines) if line.strip()), 0)  # lines above the header
+            if table.suffix.lower() == ".csv":
+                reader = csv.DictReader(lines[blank:], restval="")
+            else:
+                reader = csv.DictReader(lines[blank:], delimiter="\t", quoting=csv.QUOTE_NONE, restval="")
             # A row longer than the header has its rest under None, as a list; nobody asked for it.
-            rows = [{str(k).strip().lower(): v for k, v in row.items() if k} for row in reader]
+            rows = [(blank + reader.line_num, {str(k).strip().lower(): v for k, v in row.items() if k}) for row in reader]
         except (csv.Error, UnicodeDecodeError) as error:
             raise DataError(f"{str(table)!r} is no UTF-8 table: {error}") from None
         return rows, [name.strip().lower() for name in reader.fieldnames or []]
@@ -102,8 +108,8 @@ def _fault(row: dict[str, str], path: str, clip_id: str, seen: set[str], folder:
         return "missing", "the row names no file"
     if "\0" in path or not (folder / path).resolve().is_relative_to(folder.resolve()):
         return "not_allowed", f"{path!r} leaves the folder of the table"
-    if not _get(row, "gloss"):
-        return "no_gloss", "the row has no gloss"
+    if not _get(row, "gloss") and not _get(row, "translation"):
+        return "no_gloss", "the row has neither a gloss nor a translation"
     try:
         start, end = float(_get(row, "start") or 0), float(_get(row, "end") or 0)
     except ValueError:
