@@ -29,7 +29,7 @@ MENDABLE = [
     (("train", "jobs/islr.py", "scale.workers=3"), ["train.batch_size", "multiple", "3"]),
     (("prepare", "foldr", ".", "out"), ["'foldr'", "folder, table, synthetic", "did you mean 'folder'?"]),
     (("prepare", "folder", "nowhere", "out"), ["'nowhere'", "give the folder"]),
-    (("prepare", "folder", ".", "out", "lr=3"), ["'lr'", "split.* and sampling.*"]),
+    (("prepare", "folder", ".", "out", "lr=3"), ["'lr'", "split.*, glosses.* and sampling.*"]),
     (("prepare", "table", ".", "out", "split.by=size"), ["by", "'size'", "'gloss'"]),
     (("extract", "nowhere"), ["'nowhere'", "does not exist"]),
     (("extract", "nowhere", "--features", "landmark"), ["'landmark'", "did you mean 'landmarks'?"]),

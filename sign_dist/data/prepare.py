@@ -9,12 +9,14 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from sign_dist.config.data import Sampling, SplitSettings
+from sign_dist.config.data import Glosses, Sampling, SplitSettings
+from sign_dist.data.corpora import CORPORA, Corpus, Labels
+from sign_dist.data.glosses import absent, choose, drop_rare, parts, read_keep
 from sign_dist.data.layout import SPLITS, DatasetDir, write_json
 from sign_dist.data.manifest import write_manifest, write_rejected
 from sign_dist.data.readers import READERS
 from sign_dist.data.sample import Rejected, Sample
-from sign_dist.data.split import Division, divide
+from sign_dist.data.split import ALIASES, Division, divide
 from sign_dist.data.vocab import Vocab
 from sign_dist.errors import DataError, did_you_mean
 from sign_dist.video.check import Checked, check_clip
@@ -47,46 +49,113 @@ def prepare(
     *,
     split: SplitSettings | None = None,
     sampling: Sampling | None = None,
+    glosses: Glosses | None = None,
     check_all: CheckAll = check_one_by_one,
 ) -> Prepared:
-    """Write the dataset directory `root` from the corpus `raw`.
+    """Write the dataset directory `root` from the corpus `raw`; `reader` is a corpus of `CORPORA` or a reader of `READERS`.
 
-    A clip that cannot be used becomes a row of `rejected.tsv` with its reason; nothing is repaired or replaced.
+    A clip that cannot be used or is not wanted becomes a row of `rejected.tsv` with its reason; nothing is repaired or
+    replaced. Without `sampling` the corpus's own is taken.
 
     Raises:
-        DataError: no such reader or corpus, no usable clip, or a split that cannot be made.
+        DataError: no such reader or corpus, no usable clip, a split that cannot be made, or an unfit list of glosses.
     """
-    if reader not in READERS:
-        raise DataError(f"no reader {reader!r}: there are {', '.join(READERS)};{did_you_mean(reader, READERS)}".rstrip(";"))
-    if not raw.exists() and reader != "synthetic":
-        raise DataError(f"no corpus {str(raw)!r}: give the folder that holds the videos")
-    split, sampling = split or SplitSettings(), sampling or Sampling()
-    rows = list(READERS[reader](raw))
+    corpus = CORPORA.get(reader)
+    rows = list(_read(reader, corpus, raw))
+    split, glosses, sampling = split or SplitSettings(), glosses or Glosses(), sampling or sampling_of(reader)
+    labels = glosses.labels if glosses.labels != "auto" else corpus.labels if corpus else "gloss"
     folder = raw.parent if raw.is_file() else raw
     unwritable = [_unwritable(row) for row in rows if isinstance(row, Sample) and not _writable(row)]
-    samples = [row for row in rows if isinstance(row, Sample) and _writable(row)]
-    usable, refused = _sort_out(samples, check_all(samples, folder, sampling))
-    rejected = [row for row in rows if isinstance(row, Rejected)] + unwritable + refused
+    annotated = [row for row in rows if isinstance(row, Sample) and _writable(row)]
+    chosen = choose(annotated, glosses, labels, cleanup=corpus.cleanup if corpus else "")
+    usable, refused = _sort_out(chosen.samples, check_all(chosen.samples, folder, sampling) if chosen.samples else ())
+    usable, rare = drop_rare(usable, glosses.min_clips, labels)
+    rejected = [row for row in rows if isinstance(row, Rejected)] + unwritable + chosen.left_out + refused + rare
     if not usable:
         raise DataError(f"none of the {len(rows)} clips in {str(raw)!r} can be used: {_tally_text(rejected)}")
     division = divide(usable, split)
+    missed = absent(glosses.keep, usable, labels) if glosses.keep else []
     dataset = DatasetDir(root)
     dataset.facts_file.unlink(missing_ok=True)
     for name in SPLITS:
         write_manifest(dataset.manifest_file(name), division.splits[name])
     write_rejected(dataset.rejected_file, rejected)
-    vocab = Vocab.of(s.gloss for s in division.splits["train"])
-    vocab.write(dataset.vocab_file)
+    num_glosses = _write_vocab(dataset, division, labels)
     prepared = Prepared(
         dataset,
         {name: len(clips) for name, clips in division.splits.items()},
-        len(vocab),
+        num_glosses,
         dict(collections.Counter(row.reason for row in rejected).most_common()),
         division.policy,
-        division.warnings,
+        [*_unlike_known(corpus, annotated), *_missed_text(missed, glosses), *division.warnings],
     )
-    write_json(dataset.facts_file, _facts(prepared, reader, raw, folder, division, split, sampling))
+    facts = _facts(prepared, reader, raw, folder, division, split, sampling)
+    names = {"labels": labels, "merged": chosen.merged, "absent": missed}
+    write_json(dataset.facts_file, facts | _corpus_facts(corpus, usable, labels) | {"glosses": glosses.model_dump() | names})
     return prepared
+
+
+def sampling_of(reader: str) -> Sampling:
+    """How the clips of a corpus are sampled where nobody says otherwise."""
+    return CORPORA[reader].sampling() if reader in CORPORA else Sampling()
+
+
+def _read(reader: str, corpus: Corpus | None, raw: Path) -> Iterable[Sample | Rejected]:
+    known = dict.fromkeys([*READERS, *CORPORA])
+    if reader not in known:
+        raise DataError(f"no reader {reader!r}: there are {', '.join(known)};{did_you_mean(reader, known)}".rstrip(";"))
+    if not raw.exists() and reader != "synthetic":
+        raise DataError(f"no corpus {str(raw)!r}: give the folder that holds the videos")
+    read = READERS[corpus.reader if corpus else reader]
+    return read(raw, subset=corpus.subset) if corpus and corpus.subset else read(raw)
+
+
+def _write_vocab(dataset: DatasetDir, division: Division, labels: Labels) -> int:
+    """Write the glosses of train, and say how many; a corpus that has only translations gets no vocabulary."""
+    words = [gloss for s in division.splits["train"] for gloss in parts(s.gloss, labels)]
+    if not words:
+        dataset.vocab_file.unlink(missing_ok=True)
+        return 0
+    vocab = Vocab.of(words)
+    vocab.write(dataset.vocab_file)
+    return len(vocab)
+
+
+def _unlike_known(corpus: Corpus | None, annotated: Sequence[Sample]) -> list[str]:
+    """Sentences on splits that hold other numbers of clips than the corpus is known to have."""
+    if corpus is None:
+        return []
+    found = collections.Counter(ALIASES.get(s.split.lower(), s.split.lower()) for s in annotated)
+    return [
+        f"the annotations give {found[name]} clips for {name}, {corpus.title} is known to have {count}: are they whole?"
+        for name, count in corpus.counts.items()
+        if found[name] != count
+    ]
+
+
+def _missed_text(missed: Sequence[str], glosses: Glosses) -> list[str]:
+    if not missed:
+        return []
+    some = ", ".join(missed[:5]) + (", ..." if len(missed) > 5 else "")
+    return [f"{len(missed)} of the {len(read_keep(Path(glosses.keep)))} glosses of {glosses.keep!r} have no usable clip ({some})"]
+
+
+def _corpus_facts(corpus: Corpus | None, usable: Sequence[Sample], labels: Labels) -> dict[str, Any]:
+    """What is known of the corpus itself; for a reader without a corpus, what its clips show."""
+    if corpus is None:
+        task = ("cslr" if labels == "sequence" else "islr") if any(s.gloss for s in usable) else "slt"
+        return {"task": task, "language": "", "text_language": "", "licence": ""}
+    return {
+        "corpus": corpus.name,
+        "title": corpus.title,
+        "task": corpus.task,
+        "language": corpus.language,
+        "text_language": corpus.text,
+        "licence": corpus.licence,
+        "origin": corpus.origin,
+        "colour": corpus.colour,
+        "notes": corpus.notes,
+    }
 
 
 def _writable(sample: Sample) -> bool:

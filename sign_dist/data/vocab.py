@@ -48,5 +48,5 @@ class Vocab:
     @classmethod
     def read(cls, path: Path) -> "Vocab":
         if not path.exists():
-            raise DataError(f"no vocabulary {str(path)!r}: run `sign-dist prepare` first")
+            raise DataError(f"no vocabulary {str(path)!r}: the clips have no glosses, or `sign-dist prepare` has not run")
         return cls(tuple(line for line in path.read_text(encoding="utf-8").split("\n") if line))

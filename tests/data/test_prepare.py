@@ -10,10 +10,10 @@ import av
 import numpy as np
 import pytest
 
-from sign_dist.config.data import Sampling, SplitSettings
+from sign_dist.config.data import Glosses, Sampling, SplitSettings
 from sign_dist.data.layout import SPLITS, DatasetDir
 from sign_dist.data.manifest import read_manifest, read_rejected
-from sign_dist.data.prepare import check_one_by_one, prepare
+from sign_dist.data.prepare import CheckAll, check_one_by_one, prepare, sampling_of
 from sign_dist.data.sample import Sample
 from sign_dist.data.vocab import Vocab
 from sign_dist.errors import DataError
@@ -215,3 +215,79 @@ def test_settings_are_recorded(corpus: Path, checks: dict[str, Checked], tmp_pat
     facts = json.loads(done.dataset.facts_file.read_text())
     assert facts["split"] == settings.model_dump() | {"policy": "gloss"}
     assert facts["sampling"] == sampling.model_dump()
+
+
+def test_glosses_are_chosen_and_what_is_left_out_is_a_row(corpus: Path, checks: dict[str, Checked], tmp_path: Path) -> None:
+    keep = tmp_path / "keep.txt"
+    keep.write_text("hello\nhouse\n")
+    done = prepare("table", corpus, tmp_path / "set", glosses=Glosses(keep=str(keep)), check_all=remembered(checks))
+    assert sum(done.counts.values()) == 8
+    assert done.rejected["not_kept"] == 8
+    assert any("1 of the 2 glosses" in warning and "(house)" in warning for warning in done.warnings)
+    facts = done.dataset.facts()
+    assert facts["glosses"] == Glosses(keep=str(keep)).model_dump() | {"labels": "gloss", "merged": {}, "absent": ["house"]}
+    assert Vocab.read(done.dataset.vocab_file).glosses == ("HELLO",)
+    with pytest.raises(DataError, match=r"none of the .* can be used: .*16 too_few_clips"):
+        prepare("table", corpus, tmp_path / "none", glosses=Glosses(min_clips=9), check_all=remembered(checks))
+
+
+def test_min_clips_counts_what_is_usable(corpus: Path, checks: dict[str, Checked], tmp_path: Path) -> None:
+    """Two of three clips of a gloss are broken: it has one clip, whatever the table says."""
+    rows = [
+        "path\tgloss",
+        *(f"clips/{i}.mp4\tgood" for i in (1, 2, 4)),
+        "clips/5.mp4\trare",
+        "bad/empty.mp4\trare",
+        "bad/text.mp4\trare",
+    ]
+    table = corpus / "rare.tsv"
+    table.write_text("\n".join(rows))
+    done = prepare("table", table, tmp_path / "set", glosses=Glosses(min_clips=2), check_all=remembered(checks))
+    assert done.rejected == {"empty": 1, "not_video": 1, "too_few_clips": 1}
+    assert sum(done.counts.values()) == 3
+
+
+def test_a_corpus_is_known_by_its_name(tmp_path: Path) -> None:
+    raw = tmp_path / "PHOENIX"
+    (raw / "annotations").mkdir(parents=True)
+    for split, count in (("train", 3), ("dev", 2), ("test", 1)):
+        rows = "".join(f"{split}-{i}|{split}-{i}/1/*.png|Signer0{i}|REGEN  loc-NORD\n" for i in range(count))
+        (raw / "annotations" / f"{split}.corpus.csv").write_text(f"id|folder|signer|annotation\n{rows}")
+    seen = list[Sampling]()
+
+    def good(samples: Sequence[Sample], folder: Path, sampling: Sampling) -> list[Checked]:
+        seen.append(sampling)
+        return [Checked("", "", s.id, 50, 25.0) for s in samples]
+
+    done = prepare("phoenix2014", raw, tmp_path / "set", check_all=good)
+    facts = done.dataset.facts()
+    assert {name: facts[name] for name in ("corpus", "task", "language", "reader")} == {
+        "corpus": "phoenix2014",
+        "task": "cslr",
+        "language": "gsg",
+        "reader": "phoenix2014",
+    }
+    assert "CC BY-NC-SA" in facts["licence"]
+    assert done.counts == {"train": 3, "val": 2, "test": 1}
+    # The vocabulary of a continuous corpus counts its glosses, not its sentences.
+    assert Vocab.read(done.dataset.vocab_file).glosses == ("REGEN", "loc-NORD")
+    assert any("3 clips for train" in warning and "known to have 5672" in warning for warning in done.warnings)
+    assert seen[0] == sampling_of("phoenix2014")
+    cleaned = prepare("phoenix2014", raw, tmp_path / "set", glosses=Glosses(clean=True), check_all=good)
+    assert Vocab.read(cleaned.dataset.vocab_file).glosses == ("NORD", "REGEN")
+    whole = prepare("phoenix2014", raw, tmp_path / "set", glosses=Glosses(labels="gloss"), check_all=good)
+    assert Vocab.read(whole.dataset.vocab_file).glosses == ("REGEN loc-NORD",)
+
+
+def test_translations_alone_need_no_vocabulary(tmp_path: Path) -> None:
+    table = tmp_path / "labels.tsv"
+    good: CheckAll = lambda samples, *_: [Checked("", "", s.id, 50, 25.0) for s in samples]  # noqa: E731
+    table.write_text("path\tgloss\tsplit\na.mp4\tx\ttrain\n")
+    prepare("table", table, tmp_path / "set", check_all=good)
+    table.write_text("path\ttranslation\tsplit\na.mp4\tHi there\ttrain\nb.mp4\tBye\tval\n")
+    done = prepare("table", table, tmp_path / "set", check_all=good)
+    assert (done.counts, done.num_glosses) == ({"train": 1, "val": 1, "test": 0}, 0)
+    assert done.dataset.facts()["task"] == "slt"
+    assert [s.translation for s in read_manifest(done.dataset, "train")] == ["Hi there"]
+    with pytest.raises(DataError, match="the clips have no glosses"):
+        Vocab.read(done.dataset.vocab_file)
