@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args, get_origin
 import pytest
 from pydantic import BaseModel
 
-from sign_dist.config.data import Sampling, SplitSettings
+from sign_dist.config.data import Glosses, Sampling, SplitSettings
 from sign_dist.config.run import Run
 from sign_dist.config.source import load_run
 from sign_dist.inference.problems import PROBLEMS
@@ -115,7 +115,11 @@ def serve_args() -> type[BaseModel]:
 
 TABLES: dict[str, Callable[[], list[Setting]]] = {
     "docs/train.md": lambda: [*settings_of(Run)],
-    "docs/data.md": lambda: [*settings_of(SplitSettings, "split."), *settings_of(Sampling, "sampling.")],
+    "docs/data.md": lambda: [
+        *settings_of(SplitSettings, "split."),
+        *settings_of(Sampling, "sampling."),
+        *settings_of(Glosses, "glosses."),
+    ],
     "docs/serve.md": lambda: [*settings_of(serve_args())],
 }
 
