@@ -9,10 +9,10 @@ interrupted and repeated: a file appears under its name only when it is whole, a
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal, Protocol, TypeVar, get_args
 
 import av
 import cv2
@@ -59,6 +59,12 @@ class CorpusFacts:
     corrupted: dict[str, str]
 
 
+class _HasPath(Protocol):
+    @property
+    def path(self) -> Path: ...
+
+
+_Item = TypeVar("_Item", bound=_HasPath)
 ClipMap = Callable[[Callable[[Clip], bool], Iterable[Clip]], Iterable[bool]]
 
 
@@ -80,6 +86,30 @@ def write_corpus(
 
     Raises DataError when the sizes are impossible or `root` holds a world of other settings.
     """
+    root = Path(root)
+    plan = plan_clips(root, num_signs, num_signers, clips_per_sign, seed, num_corrupt)
+    claim(root, {"version": WORLD_VERSION, **plan.world})
+    num_written = write_clips(plan.clips, map=map, progress=progress)
+    rows = [
+        (clip.id, clip.path.relative_to(root).as_posix(), LEXICON[clip.sign_index].gloss,
+         make_signer(seed, clip.signer_index).name, plan.splits[clip.signer_index])
+        for clip in plan.clips
+    ]  # fmt: skip
+    write_text(root / "labels.tsv", "".join("\t".join(row) + "\n" for row in (COLUMNS, *rows)))
+    return facts_of_clips(root, plan, num_written)
+
+
+@dataclass(frozen=True)
+class ClipPlan:
+    """What will be written: the clips, the split of each signer, and what world.json says of it."""
+
+    clips: tuple[Clip, ...]
+    splits: tuple[Split, ...]
+    world: dict[str, Any]
+
+
+def plan_clips(root: Path, num_signs: int, num_signers: int, clips_per_sign: int, seed: int, num_corrupt: int) -> ClipPlan:
+    """All clips of a corpus below `root`; nothing is written. Raises DataError when the sizes are impossible."""
     sizes = {
         "num_signs": num_signs,
         "num_signers": num_signers,
@@ -88,44 +118,53 @@ def write_corpus(
         "num_corrupt": num_corrupt,
     }
     _check_sizes(sizes)
-    root = Path(root)
     signs = LEXICON[:num_signs]
     check_lexicon(signs)
     signers = [make_signer(seed, index) for index in range(num_signers)]
     splits = split_of_signers(num_signers)
-    clips = list(_plan(root, sizes, splits))
-    corrupted = {clip.id: clip.damage for clip in clips if clip.damage}
+    clips = tuple(_plan(root, sizes, splits))
     world = {
-        "version": WORLD_VERSION,
         **sizes,
         "signers": [{**asdict(signer), "split": split} for signer, split in zip(signers, splits, strict=True)],
         "signs": [asdict(sign) for sign in signs],
-        "corrupted": corrupted,
+        "corrupted": {clip.id: clip.damage for clip in clips if clip.damage},
     }
-    _claim(root, world)
+    return ClipPlan(clips, tuple(splits), world)
 
-    missing = [clip for clip in clips if not clip.path.exists()]
-    done = len(clips) - len(missing)
-    for _ in map(write_one, missing):
-        done += 1
-        if progress is not None:
-            progress(done, len(clips))
-    rows = [
-        (clip.id, clip.path.relative_to(root).as_posix(), signs[clip.sign_index].gloss, signers[clip.signer_index].name,
-         splits[clip.signer_index])
-        for clip in clips
-    ]  # fmt: skip
-    _write_text(root / "labels.tsv", "".join("\t".join(row) + "\n" for row in (COLUMNS, *rows)))
+
+def write_clips(clips: Sequence[Clip], *, map: ClipMap = map, progress: Callable[[int, int], None] | None = None) -> int:
+    """Write what is not there yet; returns how many that were. `progress` is called with (done, total)."""
+    return write_missing(clips, write_one, map=map, progress=progress)
+
+
+def facts_of_clips(root: Path, plan: ClipPlan, num_written: int) -> CorpusFacts:
+    """Counts of what was planned."""
+    named = [(make_signer(plan.world["seed"], index).name, split) for index, split in enumerate(plan.splits)]
     return CorpusFacts(
         root=root,
-        num_clips=len(clips),
-        num_written=len(missing),
-        glosses=tuple(sign.gloss for sign in signs),
-        signers_of_split={
-            split: tuple(s.name for s, given in zip(signers, splits, strict=True) if given == split) for split in get_args(Split)
-        },
-        corrupted={name: str(damage) for name, damage in corrupted.items()},
+        num_clips=len(plan.clips),
+        num_written=num_written,
+        glosses=tuple(sign.gloss for sign in LEXICON[: plan.world["num_signs"]]),
+        signers_of_split={split: tuple(name for name, given in named if given == split) for split in get_args(Split)},
+        corrupted={clip.id: str(clip.damage) for clip in plan.clips if clip.damage},
     )
+
+
+def write_missing(
+    items: Sequence[_Item],
+    write: Callable[[_Item], bool],
+    *,
+    map: Callable[[Callable[[_Item], bool], Iterable[_Item]], Iterable[bool]],
+    progress: Callable[[int, int], None] | None,
+) -> int:
+    """`write` those whose path is not there; returns how many that were."""
+    missing = [item for item in items if not item.path.exists()]
+    done = len(items) - len(missing)
+    for _ in map(write, missing):
+        done += 1
+        if progress is not None:
+            progress(done, len(items))
+    return len(missing)
 
 
 def write_clip(path: Path, sign: Sign, signer: Signer, *, seed: int, repetition: int) -> int:
@@ -228,17 +267,18 @@ def _check_sizes(sizes: dict[str, int]) -> None:
         raise DataError(f"can damage 0 to {in_train} files (those of train), not {sizes['num_corrupt']}")
 
 
-def _claim(root: Path, world: dict[str, Any]) -> None:
+def claim(root: Path, world: dict[str, Any]) -> None:
     """Say in ROOT/world.json which world stands here, or find that it is the same one."""
     path = root / "world.json"
     text = json.dumps(world, indent=1, sort_keys=False) + "\n"
-    (root / "videos").mkdir(parents=True, exist_ok=True)
+    root.mkdir(parents=True, exist_ok=True)
     if path.exists() and path.read_text(encoding="utf-8") != text:
         raise DataError(f"{path} describes a synthetic world of other settings: choose an empty folder or remove that one")
-    _write_text(path, text)
+    write_text(path, text)
 
 
-def _write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
+    """Write a small file as a whole or not at all."""
     unfinished = path.with_name(f".{path.name}.part")
     unfinished.write_text(text, encoding="utf-8", newline="\n")
     unfinished.replace(path)

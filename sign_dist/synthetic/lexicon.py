@@ -71,7 +71,7 @@ class Sign:
 
 
 # Ordered by farthest-point selection over joint paths: each sign is as far as could be from all before it, so that the
-# first n are well told apart for any n.
+# first n are well told apart for any n. New signs are added at the end: the first n stay what they are.
 LEXICON: Final[tuple[Sign, ...]] = (
     Sign("HELLO", "5", "side", "shake", "out", "mirrored"),
     Sign("HOUSE", "F", "shoulder", "circle", "across"),
@@ -109,6 +109,37 @@ LEXICON: Final[tuple[Sign, ...]] = (
     Sign("COMPASS", "C", "side", "twist", "in", "mirrored"),
     Sign("VILLAGE", "O", "palm", "shake", "down", "base"),
     Sign("THUNDER", "F", "neutral", "circle", "out", "alternating"),
+    # What sentences need beside nouns, chosen in the same way from one-handed and from two-handed candidates.
+    Sign("ME", "O", "forehead", "circle", "down"),
+    Sign("YOU", "5", "waist", "up", "across"),
+    Sign("SHE", "F", "temple", "arc", "across"),
+    Sign("YESTERDAY", "5", "chin", "down", "out"),
+    Sign("NOW", "B", "waist", "down", "down"),
+    Sign("TOMORROW", "S", "side", "out", "in"),
+    Sign("WHO", "Y", "temple", "down", "up"),
+    Sign("WHAT", "W", "temple", "out", "across", "alternating"),
+    Sign("WHERE", "V", "temple", "up", "down"),
+    Sign("WHY", "O", "chest", "zigzag", "up"),
+    Sign("NOT", "5", "chest", "arc", "in"),
+    Sign("SEE", "5", "waist", "zigzag", "out"),
+    Sign("LIKE", "V", "side", "up", "across"),
+    Sign("GIVE", "I", "temple", "arc", "in"),
+    Sign("SHOW", "O", "temple", "down", "down", "mirrored"),
+    Sign("GO", "W", "chin", "up", "in"),
+    Sign("BUY", "5", "neutral", "arc", "across"),
+    Sign("BRING", "5", "side", "down", "across", "alternating"),
+    Sign("LOSE", "5", "forehead", "circle", "across"),
+    Sign("DRAW", "V", "temple", "up", "up", "mirrored"),
+    Sign("CUT", "O", "chest", "arc", "down"),
+    Sign("CLEAN", "Y", "waist", "arc", "in", "mirrored"),
+    Sign("BUILD", "W", "side", "up", "across", "alternating"),
+    Sign("OLD", "5", "shoulder", "out", "out"),
+    Sign("NEW", "L", "neutral", "down", "in"),
+    Sign("BIG", "V", "chest", "out", "side", "mirrored"),
+    Sign("COLD", "1", "forehead", "arc", "across"),
+    Sign("HEAVY", "Y", "chest", "arc", "out", "alternating"),
+    Sign("SISTER", "L", "waist", "arc", "up"),
+    Sign("STUDENT", "Y", "temple", "out", "across", "mirrored"),
 )
 
 

@@ -36,6 +36,7 @@ REST_AXES: Final = ((0.78, -0.42, 0.30), (0.10, -0.62, -0.75))  # fingers, palm 
 BASE_HAND: Final = np.array([0.06, -0.62, 0.55])  # where the flat hand of a two-handed sign waits, in the world
 TWO_HANDS_X: Final = 0.42  # so far from the middle two hands do not collide
 MIRROR: Final = np.array([-1.0, 1.0, 1.0])
+BASE_SIGN: Final = Sign("", "B", "palm", "tap", "up", "base")
 
 
 @dataclass(frozen=True)
@@ -80,11 +81,7 @@ def make_motion(sign: Sign, signer: Signer, rng: np.random.Generator) -> Motion:
 
     scale = signer.amplitude * rng.uniform(0.9, 1.1)
     shift = np.array(signer.location_shift) + rng.normal(0.0, 0.018, size=3)
-    place = np.array(LOCATIONS[sign.location])
-    if sign.hands in ("mirrored", "alternating"):
-        place[0] = min(place[0], -TWO_HANDS_X)
-    if sign.location in HEAD_LOCATIONS:
-        place = place * np.array([signer.head_size, signer.head_size, 1.0])
+    place = place_of(sign, signer)
     sway = 0.012 * np.sin(2 * np.pi * (time * length_s * 0.35 + rng.uniform()))
     arms = _Arms(signer, raised, np.column_stack([sway, 0.3 * sway, np.zeros(num_frames)]))
 
@@ -174,6 +171,67 @@ def stroke_path(movement: Movement, u: Floats) -> StrokePath:
 
 
 @dataclass(frozen=True)
+class HandPoses:
+    """What one right hand does, per frame: bends, thumb, where its axes point, where its wrist is."""
+
+    angles: Floats  # (T, 4, 4)
+    thumb: Floats  # (T, 3, 3) unit directions
+    turned: Floats  # (T, 3, 3)
+    wrist: Floats  # (T, 3)
+
+
+def place_of(sign: Sign, signer: Signer) -> Floats:
+    """Where `signer` makes `sign`: the middle of a right hand in the world, (3,)."""
+    place = np.array(LOCATIONS[sign.location])
+    if sign.hands in ("mirrored", "alternating"):
+        place[0] = min(place[0], -TWO_HANDS_X)
+    if sign.location in HEAD_LOCATIONS:
+        place = place * np.array([signer.head_size, signer.head_size, 1.0])
+    return place
+
+
+def rest_poses(num_frames: int) -> HandPoses:
+    """A hand in the lap."""
+    shape = HANDSHAPES["rest"]
+    angles, thumb = blend(shape, shape, np.zeros(num_frames))
+    turned = np.broadcast_to(axes(*REST_AXES), (num_frames, 3, 3))
+    return HandPoses(angles, thumb, turned, np.broadcast_to(REST_WRIST, (num_frames, 3)))
+
+
+def sign_poses(sign: Sign, place: Floats, path: StrokePath, scale: float, hand_length: float) -> HandPoses:
+    """A hand that makes `sign` at `place`, fully raised, without the wiggling of its fingers (`path.wiggle`)."""
+    shape = HANDSHAPES[sign.handshape]
+    angles, thumb = blend(shape, _counterpart(shape), path.change)
+    signing = axes(*ORIENTATIONS[sign.orientation])
+    turned = np.einsum("ij,tjk,tkl->til", signing, rotation("f", path.twist), rotation("t", path.nod))
+
+    # What is brought to the location is the middle of the hand, not the wrist.
+    still = local_joints(*blend(shape, shape, np.zeros(1)))[0]
+    centre = 0.5 * still[list(PALM_JOINTS)].mean(axis=0) + 0.5 * still[list(TIP_JOINTS)].mean(axis=0)
+    return HandPoses(angles, thumb, turned, place + scale * path.offset - hand_length * (signing @ centre))
+
+
+def base_poses(num_frames: int, shift: Floats, hand_length: float) -> HandPoses:
+    """The flat, still hand on which a two-handed sign is made (Battison 1978, dominance condition)."""
+    return sign_poses(BASE_SIGN, (BASE_HAND + shift) * MIRROR, still_path(num_frames), 1.0, hand_length)
+
+
+def still_path(num_frames: int) -> StrokePath:
+    zero = np.zeros(num_frames)
+    return StrokePath(np.zeros((num_frames, 3)), zero, zero, zero, np.zeros((num_frames, 4)))
+
+
+def arm_of(signer: Signer, poses: HandPoses, sway: Floats) -> tuple[Floats, Floats, Floats]:
+    """Joints (T, 21, 3), elbow (T, 3) and shoulder (T, 3) of the right arm that holds a hand so; bones keep their length."""
+    shoulder = np.array([-SHOULDER_X * signer.shoulder_width, -0.10, 0.0]) + sway
+    upper, fore = UPPER_ARM * signer.arm_length, FOREARM * signer.arm_length
+    # The elbow hangs down and out, and yields to where the fingers point: the wrist then bends less.
+    pole = np.array([-0.95, -0.75, -0.55]) - 0.5 * poses.turned[:, :, 1]
+    elbow, wrist = two_bone_ik(shoulder, poses.wrist + sway, upper, fore, pole)
+    return placed_joints(local_joints(poses.angles, poses.thumb), poses.turned, wrist, signer.hand_length), elbow, shoulder
+
+
+@dataclass(frozen=True)
 class _Arms:
     """Right arms of one clip: `raised` (T,) is 0 at rest and 1 while signing, `sway` (T, 3) moves the whole body."""
 
@@ -183,48 +241,28 @@ class _Arms:
 
     def rest(self) -> tuple[Floats, Floats, Floats]:
         """A hand that stays in the lap."""
-        shape = HANDSHAPES["rest"]
-        angles, thumb = blend(shape, shape, np.zeros_like(self.raised))
-        turned = np.broadcast_to(axes(*REST_AXES), (len(self.raised), 3, 3))
-        return self._arm(local_joints(angles, thumb), turned, REST_WRIST + self.sway)
+        return arm_of(self.signer, rest_poses(len(self.raised)), self.sway)
 
     def base(self, shift: Floats) -> tuple[Floats, Floats, Floats]:
-        """The flat, still hand on which a two-handed sign is made (Battison 1978, dominance condition)."""
-        still = Sign("", "B", "palm", "tap", "up", "base")
-        zero = np.zeros_like(self.raised)
-        path = StrokePath(np.zeros((len(zero), 3)), zero, zero, zero, np.zeros((len(zero), 4)))
-        return self.sign(still, (BASE_HAND + shift) * MIRROR, path, 1.0)
+        """The hand under the other one."""
+        poses = base_poses(len(self.raised), shift, self.signer.hand_length)
+        return self._raise(poses, np.zeros((len(self.raised), 4)))
 
     def sign(self, sign: Sign, place: Floats, path: StrokePath, scale: float) -> tuple[Floats, Floats, Floats]:
-        """Joints (T, 21, 3), elbow (T, 3) and shoulder (T, 3) of a hand that makes `sign` at `place`."""
-        shape, rest = HANDSHAPES[sign.handshape], HANDSHAPES["rest"]
-        changed, changed_thumb = blend(shape, _counterpart(shape), path.change)
-        resting, resting_thumb = blend(rest, rest, np.zeros_like(self.raised))
+        """A hand that is raised to make `sign` at `place`, and lowered again."""
+        return self._raise(sign_poses(sign, place, path, scale, self.signer.hand_length), path.wiggle)
+
+    def _raise(self, there: HandPoses, wiggle: Floats) -> tuple[Floats, Floats, Floats]:
+        resting = rest_poses(len(self.raised))
         up = self.raised[:, None, None]
-        angles = (1 - up) * resting + up * changed
-        angles[:, :, 0] += path.wiggle * self.raised[:, None]
-        thumb = (1 - up) * resting_thumb + up * changed_thumb
-        local = local_joints(angles, thumb / np.linalg.norm(thumb, axis=-1, keepdims=True))
-
-        signing = axes(*ORIENTATIONS[sign.orientation])
-        turned = np.einsum("ij,tjk,tkl->til", signing, rotation("f", path.twist), rotation("t", path.nod))
-        turned = slerp(np.broadcast_to(axes(*REST_AXES), turned.shape), turned, self.raised)
-
-        # What is brought to the location is the middle of the hand, not the wrist.
-        still = local_joints(*blend(shape, shape, np.zeros(1)))[0]
-        centre = 0.5 * still[list(PALM_JOINTS)].mean(axis=0) + 0.5 * still[list(TIP_JOINTS)].mean(axis=0)
-        wrist_there = place + scale * path.offset - self.signer.hand_length * (signing @ centre)
-        blended = (1 - self.raised[:, None]) * REST_WRIST + self.raised[:, None] * wrist_there
-        blended[:, 2] += 0.18 * np.sin(np.pi * self.raised)  # on its way the hand swings out in front of the body
-        return self._arm(local, turned, blended + self.sway)
-
-    def _arm(self, local: Floats, turned: Floats, wrist: Floats) -> tuple[Floats, Floats, Floats]:
-        shoulder = np.array([-SHOULDER_X * self.signer.shoulder_width, -0.10, 0.0]) + self.sway
-        upper, fore = UPPER_ARM * self.signer.arm_length, FOREARM * self.signer.arm_length
-        # The elbow hangs down and out, and yields to where the fingers point: the wrist then bends less.
-        pole = np.array([-0.95, -0.75, -0.55]) - 0.5 * turned[:, :, 1]
-        elbow, wrist = two_bone_ik(shoulder, wrist, upper, fore, pole)
-        return placed_joints(local, turned, wrist, self.signer.hand_length), elbow, shoulder
+        angles = (1 - up) * resting.angles + up * there.angles
+        angles[:, :, 0] += wiggle * self.raised[:, None]
+        thumb = (1 - up) * resting.thumb + up * there.thumb
+        thumb /= np.linalg.norm(thumb, axis=-1, keepdims=True)
+        turned = slerp(resting.turned, there.turned, self.raised)
+        wrist = (1 - self.raised[:, None]) * resting.wrist + self.raised[:, None] * there.wrist
+        wrist[:, 2] += 0.18 * np.sin(np.pi * self.raised)  # on its way the hand swings out in front of the body
+        return arm_of(self.signer, HandPoses(angles, thumb, turned, wrist), self.sway)
 
 
 def two_bone_ik(shoulder: Floats, wrist: Floats, upper: float, fore: float, pole: Floats) -> tuple[Floats, Floats]:

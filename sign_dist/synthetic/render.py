@@ -43,13 +43,17 @@ PALM_LINES: Final = (  # along t and f, in hand lengths: the lines of heart, hea
 )
 
 
+def fit_scale(signer: Signer) -> float:
+    """Pixels per shoulder width in the plane of the body: all of the signing space fits into the picture."""
+    return min(signer.width_px / VIEW_WIDTH, signer.height_px / VIEW_HEIGHT) * signer.zoom
+
+
 class Renderer:
     """Draws one signer. Keeps what does not change between clips of that signer."""
 
     def __init__(self, signer: Signer) -> None:
         self.signer = signer
-        fit = min(signer.width_px / VIEW_WIDTH, signer.height_px / VIEW_HEIGHT)
-        self._scale = fit * signer.zoom
+        self._scale = fit_scale(signer)
         self._origin_px = (
             signer.width_px * (0.5 + signer.shift_x * 0.6),
             self._scale * (TOP + signer.shift_y),

@@ -118,3 +118,20 @@ def test_slerp_turns_from_first_to_second() -> None:
     way = slerp(first, second, np.array([0.0, 0.5, 1.0]))
     np.testing.assert_allclose(way[[0, 2]], np.stack([first[0], second[0]]), atol=1e-12)
     np.testing.assert_allclose(np.einsum("tij,tkj->tik", way, way), np.repeat(np.eye(3)[None], 3, axis=0), atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("seed", "index", "gloss", "num_frames", "tip"),
+    [
+        (0, 1, "MUSIC", 32, (-0.4685283, -0.2924966, 0.5640662)),
+        (1, 3, "STORY", 38, (-0.0929483, 0.320551, 0.4559819)),
+        (0, 7, "VILLAGE", 56, (0.0364895, -0.5603571, 0.6657762)),
+    ],
+)
+def test_isolated_clips_stay_what_they_were(seed: int, index: int, gloss: str, num_frames: int, tip: tuple) -> None:
+    """Corpora that people have written can be completed by later versions: else WORLD_VERSION must be raised."""
+    signer = make_signer(seed, index)
+    sign = next(sign for sign in LEXICON if sign.gloss == gloss)
+    motion = make_motion(sign, signer, clip_rng(seed, signer, sign, 0))
+    assert motion.num_frames == num_frames
+    np.testing.assert_allclose(motion.hands[num_frames // 2, 0, 8], tip, atol=1e-6)
