@@ -60,15 +60,24 @@ def synth(
     clips: Annotated[int, typer.Option(min=1, help="Clips per signer and sign.")] = 2,
     seed: int = 0,
     corrupt: Annotated[int, typer.Option(min=0, help="Files to damage on purpose.")] = 0,
+    like: Annotated[str, typer.Option(help="Shape: table, wlasl, phoenix2014, phoenix2014T or how2sign.")] = "table",
+    sentences: Annotated[int, typer.Option(min=0, help="Sentences; 0: isolated signs, or 40 where the shape needs some.")] = 0,
+    domain: Annotated[str, typer.Option(help="What sentences are about: daily or lesson.")] = "daily",
+    split_by: Annotated[str, typer.Option(help="Sentences are split by signer or by sentence.")] = "signer",
+    agreement: Annotated[bool, typer.Option("--agreement", help="Verbs of giving are made towards their recipient.")] = False,
+    size: Annotated[int, typer.Option(help="Sides of the pictures of sentences, px; Phoenix has its own.")] = 128,
+    fps: Annotated[int, typer.Option(help="Frames per second of sentences; Phoenix has its own.")] = 20,
+    landmarks: Annotated[bool, typer.Option("--landmarks", help="Landmark tracks of sentences instead of videos.")] = False,
 ) -> None:
     """Write a corpus of a synthetic signing world, as a user would deliver one."""
-    from sign_dist.synthetic.corpus import write_corpus
+    from sign_dist.synthetic.like import Order, write_order
 
     with bar("draw clips") as tick:
-        facts = write_corpus(
-            out, num_signs=signs, num_signers=signers, clips_per_sign=clips, seed=seed, num_corrupt=corrupt, progress=tick
-        )
-    say(f"{facts.num_clips} clips of {signs} signs by {signers} signers in {out}")
+        order = Order(
+            signs=signs, signers=signers, clips=clips, seed=seed, corrupt=corrupt, like=like, sentences=sentences, domain=domain,
+            split_by=split_by, agreement=agreement, size_px=size, fps=fps, landmarks=landmarks,
+        )  # fmt: skip
+        say(write_order(out, order, progress=tick))
 
 
 @app.command()
