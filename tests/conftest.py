@@ -99,9 +99,9 @@ def shared_folder() -> Path:
 
 @pytest.fixture(scope="session")
 def parity_folder() -> Path:
-    """Numbers of reference implementations: `SIGN_DIST_PARITY`, else tests/parity, else `parity` in the shared folder."""
+    """Numbers of reference implementations: `SIGN_DIST_PARITY`, else `parity` in the shared folder, else tests/parity."""
     named = os.environ.get("SIGN_DIST_PARITY", "")
-    places = [Path(named)] if named else [REPOSITORY / "tests" / "parity", REPOSITORY.parent / "shared" / "parity"]
+    places = [Path(named)] if named else [REPOSITORY.parent / "shared" / "parity", REPOSITORY / "tests" / "parity"]
     folder = next((place for place in places if place.is_dir()), None)
     if folder is None:
         pytest.skip(f"no folder {' or '.join(map(str, places))}: SIGN_DIST_PARITY names the folder with parity vectors")
