@@ -100,11 +100,11 @@ def _unless(there: bool) -> str:
 
 def _models() -> Iterator[Finding]:
     from sign_dist.features.encode import models_dir
-    from sign_dist.video.landmarks import find_files
+    from sign_dist.video.model_files import find_files, landmark_roles
 
     folder = models_dir()
     try:
-        find_files(folder, download=False)
+        find_files(landmark_roles(), folder, download=False)
     except SignDistError as error:
         remedy = "they are downloaded at the first `extract`; without a network set SIGN_DIST_MODELS to a folder that has them"
         yield Finding("MediaPipe model files", str(error).split(":")[0], remedy)

@@ -233,10 +233,10 @@ def answers(url: str) -> bool:
 def need_landmark_files() -> None:
     from sign_dist.errors import WeightsError
     from sign_dist.features.encode import models_dir
-    from sign_dist.video.landmarks import find_files
+    from sign_dist.video.model_files import find_files, landmark_roles
 
     try:
-        find_files(models_dir(), face=False)
+        find_files(landmark_roles(face=False), models_dir())
     except WeightsError as error:
         pytest.skip(str(error))
 

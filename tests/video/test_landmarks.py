@@ -11,12 +11,21 @@ from hypothesis import strategies as st
 
 from sign_dist.errors import VideoError, WeightsError
 from sign_dist.video import landmarks as lm
+from sign_dist.video import model_files
+from sign_dist.video.decode import read_clip
+from sign_dist.video.detectors import FaceDetector, LandmarkDetector, timestamps_ms
+from sign_dist.video.model_files import digest_of, find_files, landmark_roles
+from sign_dist.video.people import signer_region
 
 SHARED = Path(os.environ.get("SIGN_DIST_SHARED", Path(__file__).parents[2].parent / "shared"))
 CLIPS, MODELS = SHARED / "data/videos/asl_everyday", SHARED / "models/mediapipe"
 real_clips = pytest.mark.skipif(
     not (CLIPS.is_dir() and MODELS.is_dir()), reason=f"no real clips and model files under SIGN_DIST_SHARED ({SHARED})"
 )
+
+
+def frames_of(name: str, fps: float, max_side_px: int = 640) -> np.ndarray:
+    return read_clip(CLIPS / name, fps=fps, max_side_px=max_side_px, max_seconds=30).frames
 
 
 def some_points(seed: int = 0, num_frames: int = 12) -> lm.Points:
@@ -27,18 +36,6 @@ def some_points(seed: int = 0, num_frames: int = 12) -> lm.Points:
     points[:, lm.LEFT_SHOULDER, :2], points[:, lm.RIGHT_SHOULDER, :2] = (0.6, 0.5), (0.4, 0.5)
     points[3:5, lm.LEFT_HAND] = 0.0
     return points
-
-
-def hand_at(x: float, y: float, label: str) -> lm._Hand:
-    return lm._Hand(np.full((lm.NUM_HAND, 3), (x, y, 0.0), np.float32), label)  # type: ignore[arg-type]
-
-
-def body() -> np.ndarray:
-    pose = np.zeros((lm.NUM_POSE, 4), np.float32)
-    pose[:, 3] = 1.0
-    pose[lm.LEFT_SHOULDER, :2], pose[lm.RIGHT_SHOULDER, :2] = (0.6, 0.5), (0.4, 0.5)
-    pose[lm.LEFT_WRIST, :2], pose[lm.RIGHT_WRIST, :2] = (0.65, 0.8), (0.35, 0.8)
-    return pose
 
 
 def test_parts_cover_all_points_once() -> None:
@@ -94,40 +91,26 @@ def test_normalise_names_a_clip_without_a_person() -> None:
     assert caught.value.code == "no_signer"
 
 
-def test_hands_go_to_the_nearer_wrist_whatever_their_label_says() -> None:
-    left, right = hand_at(0.66, 0.8, "right"), hand_at(0.36, 0.8, "left")
-    for order in ([left, right], [right, left]):
-        found = lm.assign_hands(order, body(), {})
-        assert found["left"] is left
-        assert found["right"] is right
-    assert list(lm.assign_hands([right], body(), {})) == ["right"]
+def test_rates_count_what_was_found_and_not_what_was_filled() -> None:
+    rates = lm.detection_rates(lm.normalise(some_points(), max_gap=2))
+    assert rates == {"pose": 1.0, "left_hand": pytest.approx(10 / 12), "right_hand": 1.0, "face": 1.0, "hands": 1.0}
+    alone = some_points()
+    alone[:, lm.RIGHT_HAND] = 0.0
+    alone[:, lm.FACE] = 0.0
+    rates = lm.detection_rates(lm.normalise(alone, max_gap=2).astype(np.float16))
+    assert (rates["right_hand"], rates["face"]) == (0.0, 0.0)
+    assert rates["hands"] == rates["left_hand"] == pytest.approx(10 / 12)
 
 
-def test_a_hand_between_both_wrists_keeps_the_side_it_was_seen_on() -> None:
-    last = {"left": np.array([0.5, 0.8], np.float32), "right": np.array([0.1, 0.1], np.float32)}
-    assert list(lm.assign_hands([hand_at(0.5, 0.8, "right")], body(), last)) == ["left"]
-
-
-def test_without_a_body_the_label_decides() -> None:
-    absent = np.zeros((lm.NUM_POSE, 4), np.float32)
-    assert list(lm.assign_hands([hand_at(0.5, 0.5, "left")], absent, {})) == ["left"]
-    assert list(lm.assign_hands([hand_at(0.5, 0.5, "right")], absent, {})) == ["right"]
-
-
-def test_one_hand_found_twice_counts_once() -> None:
-    twice = [hand_at(0.36, 0.8, "right"), hand_at(0.365, 0.8, "left")]
-    assert list(lm.assign_hands(twice, body(), {})) == ["right"]
-
-
-def test_the_label_decides_where_the_pose_does_not_see_the_wrists() -> None:
-    unsure = body()
-    unsure[[lm.LEFT_WRIST, lm.RIGHT_WRIST], 3] = 0.1
-    assert list(lm.assign_hands([hand_at(0.55, 0.7, "right")], unsure, {})) == ["right"]
+def test_rates_of_nothing_are_nought_and_of_other_features_an_error() -> None:
+    assert set(lm.detection_rates(np.zeros((0, lm.NUM_LANDMARKS, 4), np.float32)).values()) == {0.0}
+    with pytest.raises(ValueError, match="points"):
+        lm.detection_rates(np.zeros((5, 256), np.float32))
 
 
 def test_missing_file_says_where_it_was_looked_for_and_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="SIGN_DIST_MODELS") as caught:
-        lm.find_files(tmp_path / "here", cache_dir=tmp_path / "there", download=False)
+        find_files(landmark_roles(), tmp_path / "here", cache_dir=tmp_path / "there", download=False)
     assert str(tmp_path / "here") in str(caught.value)
     assert str(tmp_path / "there") in str(caught.value)
 
@@ -136,29 +119,27 @@ def test_download_keeps_only_files_with_the_pinned_digest(tmp_path: Path, monkey
     (tmp_path / "source").write_bytes(b"weights")
     url = (tmp_path / "source").as_uri()
     digest = hashlib.sha256(b"weights").hexdigest()
-    monkeypatch.setattr(lm, "ASSETS", {part: lm.Asset(f"{part}.task", url, digest) for part in ("pose", "hand", "face")})
-    files = lm.find_files(cache_dir=tmp_path / "cache")
-    assert files.face is not None
-    assert files.face.read_bytes() == b"weights"
-    assert files.files_digest != lm.find_files(cache_dir=tmp_path / "cache", face=False).files_digest
+    roles = landmark_roles()
+    monkeypatch.setattr(model_files, "ASSETS", {role: model_files.Asset(f"{role}.task", url, digest) for role in roles})
+    files = find_files(roles, cache_dir=tmp_path / "cache")
+    assert files["face"].read_bytes() == b"weights"
+    assert digest_of(files) != digest_of(find_files(landmark_roles(face=False), cache_dir=tmp_path / "cache"))
 
-    monkeypatch.setitem(lm.ASSETS, "hand", lm.Asset("other.task", url, "0" * 64))
+    monkeypatch.setitem(model_files.ASSETS, "hand", model_files.Asset("other.task", url, "0" * 64))
     with pytest.raises(WeightsError, match="sha256"):
-        lm.find_files(cache_dir=tmp_path / "cache")
-    assert sorted(p.name for p in (tmp_path / "cache").iterdir()) == ["face.task", "hand.task", "pose.task"]
+        find_files(roles, cache_dir=tmp_path / "cache")
+    assert sorted(p.name for p in (tmp_path / "cache").iterdir()) == ["face.task", "face_box.task", "hand.task", "pose.task"]
 
 
 def test_timestamps_always_increase() -> None:
     for fps in (7.5, 29.97, 5000.0):
-        assert (np.diff(lm._timestamps_ms(50, fps)) > 0).all()
+        assert (np.diff(timestamps_ms(50, fps)) > 0).all()
 
 
 @real_clips
 def test_detector_finds_a_real_signer_and_repeats_itself(capfd: pytest.CaptureFixture[str]) -> None:
-    decord = pytest.importorskip("decord")
-    reader = decord.VideoReader(str(CLIPS / "help/help_s3_1.mp4"), num_threads=1)
-    frames = reader.get_batch(range(0, len(reader), 4)).asnumpy()
-    detector = lm.LandmarkDetector(lm.find_files(MODELS, download=False))
+    frames = frames_of("help/help_s3_1.mp4", 7.5)
+    detector = LandmarkDetector(find_files(landmark_roles(), MODELS, download=False))
     first = detector(frames, 7.5)
     assert first.shape == (len(frames), lm.NUM_LANDMARKS, lm.CHANNELS)
     assert (detector(frames, 7.5) == first).all()
@@ -168,12 +149,51 @@ def test_detector_finds_a_real_signer_and_repeats_itself(capfd: pytest.CaptureFi
     assert found["face"] > 0.8
     assert max(found["left_hand"], found["right_hand"]) > 0.6
     assert points[:, lm.LEFT_SHOULDER, 0].mean() > points[:, lm.RIGHT_SHOULDER, 0].mean()  # the signer's left
-    assert "W0000" not in capfd.readouterr().err
+    assert capfd.readouterr().err == ""
+
+
+@real_clips
+def test_of_two_people_side_by_side_the_one_who_signs_is_followed() -> None:
+    signing, still = frames_of("help/help_s3_1.mp4", 15), frames_of("dad/dad_s1_1.mp4", 15)[:1]
+    both = [signing, np.repeat(still, len(signing), axis=0)]
+    detector = LandmarkDetector(find_files(landmark_roles(face=False), MODELS, download=False))
+    for order in (both, both[::-1]):
+        left = order[0] is signing
+        height = min(f.shape[1] for f in order)
+        frames = np.concatenate([f[:, :height] for f in order], axis=2)
+        width, place = max(frames.shape[1:3]), 0 if left else order[0].shape[2]
+        points = detector(frames, 15.0)
+        nose = points[points[:, lm.NOSE, 3] > 0, lm.NOSE, 0] * width
+        assert len(nose) == len(frames)
+        assert ((place < nose) & (nose < place + signing.shape[2])).all()
+        hands = points[:, lm.LEFT_HAND.start : lm.RIGHT_HAND.stop]
+        seen = hands[hands[..., 3] > 0][:, 0] * width
+        assert len(seen)
+        assert ((place - 10 < seen) & (seen < place + signing.shape[2] + 10)).all()
+        alone = lm.detection_rates(lm.normalise(detector(signing[:, :height], 15.0)))
+        assert lm.detection_rates(lm.normalise(points))["hands"] >= alone["hands"] - 0.2
+
+
+@real_clips
+def test_the_largest_of_two_people_can_be_asked_for() -> None:
+    signing = frames_of("help/help_s3_1.mp4", 8)
+    small = np.repeat(frames_of("dad/dad_s1_1.mp4", 8, 640)[:1], len(signing), axis=0)
+    small = np.pad(small, ((0, 0), (0, signing.shape[1] - small.shape[1]), (0, 0), (0, 0)))
+    faces = FaceDetector(MODELS / "blaze_face_short_range.tflite")
+    for order in ([small, signing], [signing, small]):
+        frames = np.concatenate(order, axis=2)
+        (first, second) = faces(frames[:1])[0]
+        left, _, right, _ = signer_region(frames, faces, person="largest")
+        middle = (first[0] + first[2] + second[0] + second[2]) / 4
+        first_is_larger = first[2] - first[0] > second[2] - second[0]
+        assert (left, right) == (
+            (0, pytest.approx(middle, abs=25)) if first_is_larger else (pytest.approx(middle, abs=25), frames.shape[2])
+        )
 
 
 @real_clips
 def test_detector_reports_nothing_where_nobody_is() -> None:
-    detector = lm.LandmarkDetector(lm.find_files(MODELS, face=False, download=False))
+    detector = LandmarkDetector(find_files(landmark_roles(face=False), MODELS, download=False))
     points = detector(np.full((3, 120, 160, 3), 90, np.uint8), 30.0)
     assert (points == 0).all()
     with pytest.raises(ValueError, match="uint8"):
