@@ -209,7 +209,9 @@ def _facts(
 
 def digest_of(samples: Iterable[Sample]) -> str:
     """Names a set of clips with their labels and splits."""
-    lines = sorted(f"{s.split}\t{s.id}\t{s.key}\t{s.gloss}\t{s.signer}" for s in samples)
+    lines = sorted(
+        f"{s.split}\t{s.id}\t{s.key}\t{s.gloss}\t{s.signer}" + (f"\t{s.translation}" if s.translation else "") for s in samples
+    )
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 

@@ -289,5 +289,8 @@ def test_translations_alone_need_no_vocabulary(tmp_path: Path) -> None:
     assert (done.counts, done.num_glosses) == ({"train": 1, "val": 1, "test": 0}, 0)
     assert done.dataset.facts()["task"] == "slt"
     assert [s.translation for s in read_manifest(done.dataset, "train")] == ["Hi there"]
+    before = done.dataset.facts()["digest"]
+    table.write_text("path\ttranslation\tsplit\na.mp4\tHello there\ttrain\nb.mp4\tBye\tval\n")
+    assert prepare("table", table, tmp_path / "set", check_all=good).dataset.facts()["digest"] != before
     with pytest.raises(DataError, match="the clips have no glosses"):
         Vocab.read(done.dataset.vocab_file)
