@@ -18,6 +18,7 @@ KINDS = {
     "ok, no video stream": {"no_video_stream"},
     "no frames": {"decode_failed"},
     "error after": {"truncated", "decode_failed", "too_short"},
+    "ok": {"too_short", "too_small", "blank", "truncated"},  # decoders are content with a Matroska file that was cut
 }
 
 
@@ -43,6 +44,6 @@ def test_every_odd_file_is_used_or_rejected_with_a_reason(tmp_path: Path) -> Non
     for name, row in rejected.items():
         assert row.detail
         status = rows[name]["ffmpeg_status"]
-        fitting = next((codes for kind, codes in KINDS.items() if status.startswith(kind)), {"too_short", "too_small", "blank"})
+        fitting = next(codes for kind, codes in KINDS.items() if status.startswith(kind))
         assert row.reason in fitting, f"{name}: {status}, {row.reason}: {row.detail}"
-    assert len(used) >= 37  # as many as were used when this was written; more is welcome
+    assert len(used) >= 36  # as many as were used when this was written; more is welcome
