@@ -9,7 +9,7 @@ endif
 # A CPU has nothing to gain from threads that fight each other in every test.
 TEST_ENV := OMP_NUM_THREADS=1
 
-.PHONY: quickstart test check test-ray test-commands test-slow bench clean
+.PHONY: quickstart test check test-ray test-commands test-slow fuzz bench clean
 
 quickstart: .venv/installed
 	$(BIN)/sign-dist quickstart
@@ -31,6 +31,10 @@ test-commands: .venv/installed-dev
 
 test-slow: .venv/installed-dev
 	$(TEST_ENV) $(BIN)/pytest -m "slow and not gpu"
+
+fuzz: export FUZZ_MUTATIONS ?= 20000
+fuzz: .venv/installed-dev
+	$(TEST_ENV) $(BIN)/pytest -s --timeout=0 tests/video/test_fuzz.py
 
 bench: .venv/installed-dev
 	$(BIN)/python benchmarks/extract.py
