@@ -124,7 +124,9 @@ def one_of(what: str, word: str, allowed: tuple[_Word, ...]) -> _Word:
     for known in allowed:
         if word == known:
             return known
-    raise DataError(f"no {what} {word!r}: choose {', '.join(allowed)}{did_you_mean(word, allowed)}")
+    raise DataError(
+        f"no {what} {word!r}: choose {', '.join(allowed)};{did_you_mean(word, allowed) or ' see sign-dist synth --help'}"
+    )
 
 
 def write_wlasl(
