@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,7 +21,7 @@ from sign_dist.config.data import (
     SplitSettings,
 )
 from sign_dist.config.source import apply, call, load_run, parse_override
-from sign_dist.console import bar, epoch_line, say, wait_for_interrupt
+from sign_dist.console import bar, epoch_line, say, table, wait_for_interrupt
 from sign_dist.errors import SettingsError, SignDistError, did_you_mean
 
 app = typer.Typer(
@@ -144,12 +145,34 @@ def prepare(
 
 
 @app.command()
+def leaks(
+    dataset: Annotated[Path, typer.Argument(help="A prepared dataset directory.")],
+    fail: Annotated[bool, typer.Option("--fail", help="End with exit code 1 if something stands in two splits.")] = False,
+) -> None:
+    """Find what stands in two splits: bytes, looks, recordings, signers; writes leaks.json into the dataset."""
+    from sign_dist.data.layout import DatasetDir
+    from sign_dist.data.leaks import find_leaks
+
+    with bar("look at clips") as tick:
+        report = find_leaks(DatasetDir(dataset), progress=tick)
+    rows = [(leak.kind, ", ".join(leak.splits), leak.name, str(len(leak.clips)), leak.summary()) for leak in report.across]
+    if rows:
+        table("leaks", ("kind", "splits", "what", "clips", "evidence"), rows)
+    copies = f"; {len(report.within)} groups of copies within one split" if report.within else ""
+    say(f"{dataset}: {len(rows)} leaks across splits in {report.num_clips} clips{copies}; see {dataset / 'leaks.json'}")
+    if report.not_compared:
+        say(f"{len(report.not_compared)} clips could not be compared by look; leaks.json says why")
+    if fail and rows:
+        raise typer.Exit(1)
+
+
+@app.command()
 def extract(
     dataset: Annotated[Path, typer.Argument(help="A prepared dataset directory.")],
     values: Annotated[list[str] | None, typer.Argument(metavar="[NAME=VALUE]...", help="e.g. sampling.fps=15")] = None,
     features: Annotated[str, typer.Option(help="landmarks, signhiera or frames")] = "landmarks",
     retry_errors: Annotated[bool, typer.Option(help="Try clips again that failed before.")] = False,
-    privacy: Annotated[str, typer.Option(help="none, blur (hide faces) or keypoints (landmarks only); kept for the dataset")] = "none",
+    privacy: Annotated[str, typer.Option(help="none, blur (hide faces) or keypoints (landmarks only); holds from now on")] = "none",
     store: Annotated[str, typer.Option(help="Folder or s3://bucket/path that datasets share; default: inside the dataset.")] = "",
     address: Address = "local",
 ) -> None:
@@ -167,6 +190,8 @@ def extract(
     DatasetDir(dataset).facts()
     settings = settle(DatasetDir(dataset), _features(features, values), privacy)
     todo = find_todo(DatasetDir(dataset), settings, retry_errors=retry_errors, shared=store)
+    if todo.most_bytes:
+        say(f"frame cache: at most {todo.most_bytes / 2**30:.2f} GiB for {todo.num_pending} clips; {_room(todo.store.uri)}")
     # A finished store needs no Ray, whose start takes longer than looking.
     with connected(address) if todo.blocks else contextlib.nullcontext(), bar("extract") as tick:
         done = run_extract(DatasetDir(dataset), settings, progress=tick, retry_errors=retry_errors, shared=store)
@@ -331,6 +356,13 @@ def doctor() -> None:
         say(str(finding))
     if any(finding.bad for finding in findings):
         raise typer.Exit(1)
+
+
+def _room(where: str) -> str:
+    """What a disk has free, in words; nothing is known of a bucket."""
+    if "://" in where:
+        return "how much room there is, the address does not say"
+    return f"{shutil.disk_usage(where).free / 2**30:.1f} GiB are free there"
 
 
 def _features(kind: str, values: list[str] | None) -> Features:

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import pytest
+import typer
 from pydantic import BaseModel
 
+from sign_dist.cli import app
 from sign_dist.config.data import Glosses, Sampling, SplitSettings
 from sign_dist.config.run import Run
 from sign_dist.config.source import load_run
@@ -23,20 +25,7 @@ DOCUMENTS = [
     *sorted((ROOT / "docs").glob("*.md")),
     *sorted(path for path in ROOT.glob("*/README.md") if path.parent.name != "docs" and not path.parent.name.startswith(".")),
 ]
-VERBS = (
-    "synth",
-    "download",
-    "prepare",
-    "extract",
-    "train",
-    "tune",
-    "evaluate",
-    "export",
-    "predict",
-    "serve",
-    "quickstart",
-    "doctor",
-)
+VERBS = set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
 
 
 Setting = tuple[str, str, str]

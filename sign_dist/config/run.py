@@ -7,7 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from sign_dist.config.base import Settings
-from sign_dist.config.data import Data
+from sign_dist.config.data import Data, FrameFeatures
 from sign_dist.config.model import LandmarkModel, Model
 from sign_dist.config.train import Train
 
@@ -42,6 +42,11 @@ class Run(Settings):
             raise ValueError(
                 f"model.kind = {self.model.kind!r} reads data.features.kind = {needed!r}, "
                 f"got {self.data.features.kind!r}: change one of the two"
+            )
+        if isinstance(self.data.features, FrameFeatures) and self.data.features.num_frames < 2:
+            raise ValueError(
+                f"model.kind = {self.model.kind!r} reads a fixed number of frames, got data.features.num_frames = "
+                f"{self.data.features.num_frames}: give 2 or more"
             )
         parts = self.scale.workers * self.train.accumulate
         if self.train.batch_size % parts:

@@ -2,8 +2,10 @@
 
 import collections
 import dataclasses
+import os
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -17,6 +19,9 @@ from sign_dist.features.store import FeatureStore, block_name
 MAX_ROWS = 16
 # A small dataset still spreads over many workers.
 MIN_BLOCKS = 64
+
+# A file that gets a line (process, block, clip) for each clip that is decoded: how much work was really done.
+AUDIT = "SIGN_DIST_AUDIT"
 
 Row = dict[str, Any]
 """A clip to compute: key, id, path, start_s, end_s."""
@@ -99,6 +104,7 @@ def compute(
         for decoded in _decoded(block.rows, features, held, threads, suspect):
             if not held.working_on(decoded["key"]):
                 return Outcome(block.name, "held")
+            _audit(block.name, decoded["key"])
             done.append(encode_row(decoded, encoder))
         fresh = store.commit(block.name, done)
         return Outcome(block.name, "committed" if fresh else "present", len(block.rows))
@@ -123,6 +129,12 @@ def _decoded(rows: Sequence[Row], features: Features, held: Claim, threads: int,
                 yield ahead.popleft().result()
         while ahead:
             yield ahead.popleft().result()
+
+
+def _audit(block: str, key: str) -> None:
+    if path := os.environ.get(AUDIT):
+        with Path(path).open("a", encoding="ascii") as file:  # a short line in append mode is written whole
+            file.write(f"{os.getpid()} {block} {key}\n")
 
 
 def _verdict(row: Row, deaths: int, suspect: Suspect | None) -> str:

@@ -117,7 +117,7 @@ def build_encoder(features: Features, files: EncoderFiles, *, device: str = "cpu
 
             def encode(clip: Clip) -> np.ndarray:
                 frames = blur_faces(clip.frames, clip.fps, find_faces) if find_faces else clip.frames
-                return square_frames(spread(frames, num_frames), size_px)
+                return square_frames(spread(frames, num_frames) if num_frames else frames, size_px)
 
             return encode
         case _:

@@ -21,7 +21,7 @@ import ray
 from ray.data import ActorPoolStrategy, DataContext
 from ray.util.annotations import RayDeprecationWarning
 
-from sign_dist.config.data import Features, Sampling
+from sign_dist.config.data import Features, FrameFeatures, Sampling
 from sign_dist.data.layout import SPLITS, DatasetDir
 from sign_dist.data.manifest import read_manifest
 from sign_dist.data.sample import Sample
@@ -107,6 +107,8 @@ class Todo:
     """Of every clip of the dataset."""
     num_clips: int
     blocks: list[Block]
+    most_bytes: int = 0
+    """Of a frame cache: what the pending clips take at most, before compression. 0 for features, which are small."""
 
     @property
     def num_pending(self) -> int:
@@ -128,7 +130,16 @@ def find_todo(dataset: DatasetDir, features: Features, *, retry_errors: bool = F
     videos = dataset.videos_root()
     rows = [{"key": s.key, "id": s.id, "path": str(videos / s.video_path), "start_s": s.start_s, "end_s": s.end_s} for s in samples]
     keys = frozenset(row["key"] for row in rows)
-    return Todo(store, files, keys, len(keys), plan(rows, store, retry_errors=retry_errors))
+    blocks = plan(rows, store, retry_errors=retry_errors)
+    pending = {row["key"] for block in blocks for row in block.rows}
+    most = sum(frame_bytes(features, s) for s in samples if s.key in pending) if isinstance(features, FrameFeatures) else 0
+    return Todo(store, files, keys, len(keys), blocks, most)
+
+
+def frame_bytes(features: FrameFeatures, sample: Sample) -> int:
+    """Bytes of a clip's frames before compression; its length is that of the check, at its sampling."""
+    seconds = sample.n_frames / sample.fps if sample.fps else 0.0
+    return (features.num_frames or math.ceil(seconds * features.sampling.fps)) * features.size_px**2 * 3
 
 
 def _compute(todo: Todo, features: Features, progress: Progress | None) -> None:

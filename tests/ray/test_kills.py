@@ -1,21 +1,14 @@
 """Processes are really killed; the same command then finishes the work, nothing lost and nothing done twice."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
 
-from sign_dist.data.layout import SPLITS
-from sign_dist.data.manifest import read_manifest
-from sign_dist.features.store import FeatureStore
 from sign_dist.training.run_dir import RunDir
+from tests.ray.faults import finish, kill_driver, name_of, start, wait_for
 
 pytestmark = pytest.mark.ray
 
@@ -41,88 +34,10 @@ def space():
 """
 
 
-def start(*words: str, log: Path) -> subprocess.Popen[bytes]:
-    """`sign-dist` with its own Ray, in a process group of its own."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "RAY_AUTH_MODE": "disabled"}
-    environment.pop("RAY_ADDRESS", None)
-    with log.open("ab") as file:
-        return subprocess.Popen(
-            [sys.executable, "-m", "sign_dist", *words], stdout=file, stderr=file, env=environment, start_new_session=True
-        )
-
-
-def wait_for(what: Callable[[], bool], process: subprocess.Popen[bytes], log: Path, *, seconds: float = 240) -> None:
-    end = time.monotonic() + seconds
-    while not what():
-        assert process.poll() is None, f"it ended before it could be killed:\n{log.read_text()[-3000:]}"
-        assert time.monotonic() < end, f"nothing came of it:\n{log.read_text()[-3000:]}"
-        time.sleep(0.01)
-
-
-def kill_driver(process: subprocess.Popen[bytes]) -> None:
-    """SIGKILL the driver; what is left of the Ray it started is ended after a moment, as a reboot or a job manager would."""
-    children = psutil.Process(process.pid).children(recursive=True)
-    process.kill()
-    process.wait()
-    _, alive = psutil.wait_procs(children, timeout=10)
-    for child in alive:  # ours: nobody else's Ray is a child of this driver
-        child.kill()
-
-
-def finish(*words: str, log: Path) -> None:
-    process = start(*words, log=log)
-    assert process.wait(timeout=300) == 0, log.read_text()[-3000:]
-
-
 def job_file(folder: Path, dataset: Path, *, epochs: int, workers: int = 1) -> Path:
     path = folder / "job.py"
     path.write_text(JOB.format(root=str(dataset), epochs=epochs, workers=workers))
     return path
-
-
-def committed(store: Path) -> list[str]:
-    return [key for commit in FeatureStore(store).commits() for key in commit.keys]
-
-
-def test_extract_goes_on_after_its_driver_was_killed(corpus: Path, tmp_path: Path) -> None:
-    from sign_dist.data.prepare import prepare
-
-    log = tmp_path / "log"
-    dataset = prepare("table", corpus, tmp_path / "d").dataset
-    clips = {s.key for split in SPLITS for s in read_manifest(dataset, split)}
-    words = ("extract", str(dataset.root), "--features", "frames", "size_px=256", "num_frames=64")
-    process = start(*words, log=log)
-
-    def store() -> Path:
-        return next(iter(dataset.features.glob("frames-*")), tmp_path / "none")
-
-    wait_for(lambda: len(committed(store())) >= 2, process, log)
-    kill_driver(process)
-    before = {path.name: path.stat().st_mtime_ns for path in store().glob("shards/*")}
-    assert 0 < len(committed(store())) < len(clips)
-    finish(*words, log=log)
-    keys = committed(store())
-    assert len(keys) == len(set(keys))
-    assert set(keys) == clips
-    assert before.items() <= {path.name: path.stat().st_mtime_ns for path in store().glob("shards/*")}.items()
-
-
-def test_extract_survives_a_killed_worker(corpus: Path, tmp_path: Path) -> None:
-    from sign_dist.data.prepare import prepare
-
-    log = tmp_path / "log"
-    dataset = prepare("table", corpus, tmp_path / "d").dataset
-    clips = {s.key for split in SPLITS for s in read_manifest(dataset, split)}
-    process = start("extract", str(dataset.root), "--features", "frames", "size_px=256", "num_frames=64", log=log)
-    wait_for(lambda: any("ComputeBlocks" in name for name in worker_names(process)), process, log)
-    for child in psutil.Process(process.pid).children(recursive=True):
-        if "ComputeBlocks" in name_of(child):
-            child.kill()
-            break
-    assert process.wait(timeout=240) == 0, log.read_text()[-3000:]
-    store = FeatureStore(next(iter(dataset.features.glob("frames-*"))))
-    assert store.errors() == dict.fromkeys(clips, "")
-    assert len(committed(Path(store.uri))) == len(clips)
 
 
 def test_training_equals_the_undisturbed_run_after_a_worker_was_killed(dataset: Path, tmp_path: Path) -> None:
@@ -180,21 +95,6 @@ def test_a_study_goes_on_after_its_driver_was_killed(dataset: Path, tmp_path: Pa
     assert done_before.items() <= {path: path.stat().st_mtime_ns for path in root.glob("trial_*/done.json")}.items()
     stored = optuna.load_study(study_name="study", storage=f"sqlite:///{root / 'optuna.db'}")
     assert len([t for t in stored.trials if t.state.is_finished()]) == 5
-
-
-def name_of(process: psutil.Process) -> str:
-    """Ray names its workers after what they run."""
-    try:
-        return " ".join(process.cmdline())
-    except psutil.Error:
-        return ""
-
-
-def worker_names(process: subprocess.Popen[bytes]) -> list[str]:
-    try:
-        return [name_of(child) for child in psutil.Process(process.pid).children(recursive=True)]
-    except psutil.Error:
-        return []
 
 
 def test_ctrl_c_is_one_line(dataset: Path, tmp_path: Path) -> None:
