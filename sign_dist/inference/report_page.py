@@ -3,7 +3,6 @@
 This module decides what is shown and where it stands; how it looks is in `templates/report.html.j2`.
 """
 
-import base64
 import collections
 import dataclasses
 import logging
@@ -13,11 +12,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import cv2
-import jinja2
 import numpy as np
 
 from sign_dist.errors import SignDistError, VideoError
+from sign_dist.inference.html_page import data_uri, four_by_three, jpeg_uri, render
 from sign_dist.training.curves import plot_curves
 from sign_dist.video.decode import read_clip
 
@@ -75,17 +73,9 @@ class Matrix:
 
 def render_page(evaluated: Sequence["Evaluated"], report: Mapping[str, Any], *, metrics_jsonl: Path | None, title: str) -> str:
     """The page as HTML text."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"percent": percent, "value": _value, "words": _words}
-    environment.tests["section"] = lambda value: isinstance(value, Mapping)
     table = sorted(report["per_class_table"], key=lambda row: (_nan_last(row["recall"]), -row["support"], row["label"]))
-    return environment.get_template("report.html.j2").render(
+    return render(
+        "report.html.j2",
         title=title,
         report=report,
         scores=_scores(report),
@@ -199,20 +189,9 @@ def _thumbnails(clip: "Evaluated") -> tuple[str, str]:
         return "", "the file is missing" if error.code == "missing" else error.code.replace("_", " ")
     except OSError as error:
         return "", type(error).__name__
-    strip = np.concatenate([_four_by_three(frames[int(len(frames) * place)]) for place in (1 / 6, 1 / 2, 5 / 6)], axis=1)
-    done, jpeg = cv2.imencode(".jpg", cv2.cvtColor(strip, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 72])
-    return (_uri("image/jpeg", jpeg.tobytes()), "") if done else ("", "the picture cannot be written")
-
-
-def _four_by_three(frame: np.ndarray) -> np.ndarray:
-    """A wide picture loses its sides, where nobody stands; a tall one, whose height holds the signer, gets margins."""
-    height, width = frame.shape[:2]
-    want = max(1, round(height * 4 / 3))
-    if width > want:
-        left = (width - want) // 2
-        return frame[:, left : left + want]
-    left = (want - width) // 2
-    return np.pad(frame, ((0, 0), (left, want - width - left), (0, 0)))
+    strip = np.concatenate([four_by_three(frames[int(len(frames) * place)]) for place in (1 / 6, 1 / 2, 5 / 6)], axis=1)
+    uri = jpeg_uri(strip)
+    return uri, "" if uri else "the picture cannot be written"
 
 
 def _curves(metrics_jsonl: Path | None) -> str:
@@ -226,42 +205,7 @@ def _curves(metrics_jsonl: Path | None) -> str:
         except SignDistError as error:
             logger.warning("the report has no training curves: %s", error)
             return ""
-        return _uri("image/png", path.read_bytes())
-
-
-def _uri(kind: str, data: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
-
-
-def percent(share: float | None) -> str:
-    """A share as people read it: no more digits than a few hundred clips can carry.
-
-    >>> percent(0.7142).split(), percent(1.0).split(), percent(None)
-    (['71.4', '%'], ['100', '%'], 'n/a')
-    """
-    if share is None or math.isnan(share):
-        return "n/a"
-    return f"{100 * share:.1f}".removesuffix(".0") + "\N{NO-BREAK SPACE}%"
-
-
-def _value(value: Any) -> str:
-    """A fact as text."""
-    match value:
-        case None | "" | [] | ():
-            return "—"
-        case bool():
-            return "yes" if value else "no"
-        case float():
-            return f"{value:.6g}"
-        case list() | tuple():
-            return ", ".join(_value(inner) for inner in value)
-        case _:
-            return str(value)
-
-
-def _words(name: str) -> str:
-    """`num_signers` -> `num signers`."""
-    return str(name).replace("_", " ")
+        return data_uri("image/png", path.read_bytes())
 
 
 def _nan_last(value: float | None) -> float:

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sign_dist.errors import DataError
+from sign_dist.inference.html_page import percent
 from sign_dist.inference.report import Evaluated, build_report, write_report
-from sign_dist.inference.report_page import NO_ANSWER, NUM_WORST_CLASSES, confusion_matrices, percent, worst_clips
+from sign_dist.inference.report_page import NO_ANSWER, NUM_WORST_CLASSES, confusion_matrices, worst_clips
 
 GLOSSES = ("BOOK", "EAT", "MILK", "NO", "PLAY", "YES")
 FACTS = {
