@@ -72,3 +72,16 @@ def test_a_damaged_record_is_not_taken_for_none(dataset: DatasetDir, content: st
     (dataset.root / "privacy.json").write_text(content)
     with pytest.raises(DataError, match="damaged"):
         shows_people(dataset)
+
+
+def test_the_command_refuses_pictures_before_anything_starts(dataset: DatasetDir) -> None:
+    from typer.testing import CliRunner
+
+    from sign_dist.cli import app
+
+    dataset.facts_file.write_text("{}")
+    words = ["extract", str(dataset.root), "--features", "frames", "--privacy", "keypoints"]
+    refused = CliRunner().invoke(app, words)
+    assert isinstance(refused.exception, SettingsError)
+    assert "only landmarks" in str(refused.exception)
+    assert not dataset.features.exists()
