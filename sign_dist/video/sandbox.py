@@ -7,31 +7,25 @@ file cannot make the parent run anything.
 """
 
 import contextlib
-import ctypes
 import dataclasses
 import functools
-import importlib
 import json
-import math
 import os
-import resource
 import select
 import signal
-import struct
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from sign_dist.errors import VideoError
+from sign_dist.video.sandbox_child import find, max_rss_bytes
+from sign_dist.video.wire import HEAD, Raw, pack, unpack
 
 # What a child may take beyond what it has after its imports.
 MEMORY_BYTES = 2 * 2**30
@@ -39,15 +33,7 @@ SECONDS = 120.0
 MAX_ANSWER_BYTES = 3 * 2**30
 # A child is replaced after so many calls: what a decoder leaks ends with it.
 CALLS_PER_CHILD = 1000
-# What a child may write to any file, its own complaints included.
-MAX_FILE_BYTES = 2**20
 START_SECONDS = 60.0
-
-Raw = bytes | memoryview
-
-HEAD = struct.Struct("<QQ")  # bytes of JSON, bytes of arrays behind it
-PR_SET_PDEATHSIG = 1
-PR_SET_NO_NEW_PRIVS = 38
 
 
 class ChildDiedError(VideoError):
@@ -165,7 +151,7 @@ class Guarded:
 
 def _again(name: str, memory_bytes: int, seconds: float, max_answer_bytes: int, calls_per_child: int) -> Guarded:
     return Guarded(
-        _find(name),
+        find(name),
         memory_bytes=memory_bytes,
         seconds=seconds,
         max_answer_bytes=max_answer_bytes,
@@ -192,7 +178,7 @@ class _Child:
         self.max_rss_bytes = 0
         self._complaints = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `end`
         answers, writer = os.pipe()
-        command = [sys.executable, "-c", "from sign_dist.video.sandbox import serve; serve()"]
+        command = [sys.executable, "-c", "from sign_dist.video.sandbox_child import serve; serve()"]
         command += [str(writer), str(os.getpid()), str(memory_bytes), module]
         path = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, sys.path)])
         quiet = {
@@ -234,7 +220,7 @@ class _Child:
         self.num_calls += 1
         deadline = time.monotonic() + seconds
         arrays: list[Raw] = []
-        text = json.dumps(_pack({"function": name, "args": list(args), "kwargs": kwargs, "seconds": seconds}, arrays)).encode()
+        text = json.dumps(pack({"function": name, "args": list(args), "kwargs": kwargs, "seconds": seconds}, arrays)).encode()
         self._send([HEAD.pack(len(text), sum(map(len, arrays))), text, *arrays], deadline)
         return self._receive(deadline, max_answer_bytes)
 
@@ -289,7 +275,7 @@ class _Child:
         answer = json.loads(bytes(self._read(num_text, deadline)))
         raw = self._read(num_raw, deadline)
         self.max_rss_bytes = int(answer.get("max_rss", 0))
-        return answer | ({"value": _unpack(answer["value"], raw)} if "value" in answer else {})
+        return answer | ({"value": unpack(answer["value"], raw)} if "value" in answer else {})
 
     def _read(self, count: int, deadline: float) -> bytearray:
         data = bytearray(count)
@@ -321,143 +307,3 @@ class _Child:
         name = signal.Signals(number).name if number in set(signal.Signals) else f"exit code {code}"
         hint = " (the system's own memory killer does that)" if number == signal.SIGKILL else ""
         return ChildDiedError("crashed", f"the process that read this clip was ended by {name}{hint}", number)
-
-
-def _pack(value: Any, arrays: list[Raw]) -> Any:
-    """A value as JSON; bytes and arrays go into `arrays`, in order."""
-    match value:
-        case None | bool() | int() | str():
-            return value
-        case float() if math.isfinite(value):
-            return value
-        case float():
-            return {"float": str(value)}
-        case bytes() | bytearray() | memoryview():
-            arrays.append(bytes(value))
-            return {"bytes": len(arrays[-1])}
-        case np.ndarray():
-            # Not copied: a clip may be most of what a child may hold.
-            arrays.append(np.ascontiguousarray(value).data.cast("B") if value.size else b"")
-            return {"array": value.dtype.str, "shape": list(value.shape)}
-        case np.generic():
-            return value.item()
-        case list() | tuple():
-            return [_pack(item, arrays) for item in value]
-        case dict():
-            return {"dict": {str(name): _pack(item, arrays) for name, item in value.items()}}
-        case Path():
-            return str(value)
-        case _:
-            raise TypeError(f"{type(value).__name__} cannot be sent to or from a child: use numbers, text, bytes, lists and dicts")
-
-
-def _unpack(text: Any, raw: bytes | bytearray) -> Any:
-    """What `_pack` packed. Arrays may be views of `raw`. Raises ValueError for what it could not have packed."""
-    view, place = memoryview(raw), 0
-
-    def take(count: int) -> memoryview:
-        nonlocal place
-        if count < 0 or place + count > len(view):
-            raise ValueError(f"{count} bytes are announced, {len(view) - place} are there")
-        place += count
-        return view[place - count : place]
-
-    def value(packed: Any) -> Any:
-        match packed:
-            case {"bytes": int(count)}:
-                return bytes(take(count))
-            case {"float": str(number)}:
-                return float(number)
-            case {"array": str(kind), "shape": list(shape)}:
-                dtype = np.dtype(kind)
-                if dtype.kind not in "biuf" or not all(isinstance(n, int) and n >= 0 for n in shape):
-                    raise ValueError(f"no plain array: {kind} {shape}")
-                return np.frombuffer(take(math.prod(shape) * dtype.itemsize), dtype).reshape(shape)
-            case {"dict": dict(items)}:
-                return {str(name): value(item) for name, item in items.items()}
-            case list():
-                return [value(item) for item in packed]
-            case _:
-                return packed
-
-    return value(text)
-
-
-def _find(name: str) -> Callable[..., Any]:
-    module, _, path = name.partition(":")
-    return functools.reduce(getattr, path.split("."), importlib.import_module(module))
-
-
-def serve() -> None:
-    """The child: answer calls until the parent closes the pipe or dies."""
-    writer, parent, memory_bytes, module = int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    if os.getppid() != parent:  # it died before it could be told to take us along
-        os._exit(0)
-    # The pipes get other numbers: nothing that a library reads or prints may reach them.
-    requests = os.dup(0)
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    importlib.import_module(module)
-    bare = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (bare + memory_bytes, bare + memory_bytes))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (MAX_FILE_BYTES, MAX_FILE_BYTES))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    _answer(writer, {"ready": True}, [])
-    while True:
-        head = _read_all(requests, HEAD.size)
-        if len(head) < HEAD.size:
-            os._exit(0)
-        num_text, num_raw = HEAD.unpack(head)
-        text = _read_all(requests, num_text)
-        request = _unpack(json.loads(text), _read_all(requests, num_raw))
-        used = resource.getrusage(resource.RUSAGE_SELF)
-        cpu_s = math.ceil(used.ru_utime + used.ru_stime + 2 * request["seconds"]) + 1
-        resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, resource.RLIM_INFINITY))
-        arrays: list[Raw] = []
-        packed = _call(request, arrays)
-        _answer(writer, packed | {"max_rss": max_rss_bytes()}, arrays)
-        del arrays, packed, request
-
-
-def _call(request: dict[str, Any], arrays: list[Raw]) -> dict[str, Any]:
-    """The packed answer to a request."""
-    try:
-        return {"value": _pack(_find(request["function"])(*request["args"], **request["kwargs"]), arrays)}
-    except VideoError as error:
-        return {"code": error.code, "message": str(error)}
-    except MemoryError:
-        arrays.clear()
-        return {"code": "out_of_memory", "message": "reading it takes more memory than allowed"}
-    except Exception as error:  # noqa: BLE001 - whatever it is, the parent gets to know
-        arrays.clear()
-        return {"failed": "".join(traceback.format_exception_only(error)).strip()}
-
-
-def max_rss_bytes(pid: int | str = "self") -> int:
-    """The most memory that a living process has held, 0 if nobody can say. Unlike getrusage's it starts anew at exec."""
-    try:
-        words = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace").partition("VmHWM:")[2].split()
-        return int(words[0]) * 1024 if words else 0
-    except OSError:
-        return 0
-
-
-def _answer(writer: int, packed: dict[str, Any], arrays: list[Raw]) -> None:
-    text = json.dumps(packed).encode()
-    for part in (HEAD.pack(len(text), sum(map(len, arrays))), text, *arrays):
-        left = memoryview(part)
-        while left:
-            left = left[os.write(writer, left) :]
-
-
-def _read_all(file: int, count: int) -> bytes:
-    parts: list[bytes] = []
-    while count:
-        part = os.read(file, min(count, 2**20))
-        if not part:
-            break
-        parts.append(part)
-        count -= len(part)
-    return b"".join(parts)

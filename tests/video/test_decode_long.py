@@ -12,7 +12,8 @@ import pytest
 from sign_dist.errors import VideoError
 from sign_dist.video import pyav_reader
 from sign_dist.video.decode import LONG_S, probe, read_clip, read_frames
-from sign_dist.video.sandbox import Guarded, max_rss_bytes
+from sign_dist.video.sandbox import Guarded
+from sign_dist.video.sandbox_child import max_rss_bytes
 
 BITS, WIDTH, HEIGHT = 16, 128, 32
 MINUTES, FPS = 20, 10

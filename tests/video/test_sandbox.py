@@ -30,7 +30,9 @@ from sign_dist.errors import VideoError
 from sign_dist.video.check import check_clip
 from sign_dist.video.decode import read_clip
 from sign_dist.video.guarded import check_guarded, guard_checks, guard_reads, read_guarded
-from sign_dist.video.sandbox import ChildDiedError, Guarded, Raw, _pack, _unpack, max_rss_bytes
+from sign_dist.video.sandbox import ChildDiedError, Guarded
+from sign_dist.video.sandbox_child import max_rss_bytes
+from sign_dist.video.wire import Raw, pack, unpack
 
 Paint = Callable[..., Path]
 
@@ -238,8 +240,8 @@ plain = st.recursive(
 @given(plain)
 def test_values_arrive_as_they_were_sent(value: Any) -> None:
     arrays: list[Raw] = []
-    text = json.dumps(_pack(value, arrays))
-    assert same(_unpack(json.loads(text), b"".join(arrays)), value)
+    text = json.dumps(pack(value, arrays))
+    assert same(unpack(json.loads(text), b"".join(arrays)), value)
 
 
 def same(a: Any, b: Any) -> bool:
@@ -264,8 +266,8 @@ def same(a: Any, b: Any) -> bool:
 )
 def test_an_answer_that_lies_is_an_error(packed: dict[str, Any]) -> None:
     with pytest.raises((ValueError, TypeError)):
-        _unpack(packed, b"12345678")
-    assert math.isinf(_unpack({"float": "inf"}, b""))
+        unpack(packed, b"12345678")
+    assert math.isinf(unpack({"float": "inf"}, b""))
 
 
 def test_a_guarded_check_and_read_are_the_plain_ones(tmp_path: Path, paint: Paint) -> None:
