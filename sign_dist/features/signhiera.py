@@ -43,7 +43,8 @@ class SignHieraEncoder:
             self._model = SignHiera(self._shape)
         if weights is not None:
             load_into(self._model, read_state_dict(weights), min_match=MIN_MATCH, ignore=("norm.", "head."))
-        self._crop, self._person, self._find_faces, self._blur = crop, person, find_faces, blur
+        self._crop, self._find_faces, self._blur = crop, find_faces, blur
+        self._person: Person = person
         self._device = torch.device(device)
         self._model.to(self._device).eval()
 
