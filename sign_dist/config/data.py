@@ -80,13 +80,15 @@ class Data(Settings):
     """Folder or address (`s3://bucket/path`) of a feature store that datasets share. Empty: inside the dataset."""
     train_split: str = "train"
     val_split: str = "val"
+    allow_leaks: bool = False
+    """Train although test shares signers, recordings or clips with training; every report says so."""
 
 
 class SplitSettings(Settings):
     """How clips are divided into train, val and test."""
 
-    by: Literal["auto", "given", "gloss", "signer"] = "auto"
-    """`auto`: as the corpus gives it, else by signer if at least three are known, else by gloss."""
+    by: Literal["auto", "given", "gloss", "signer", "source"] = "auto"
+    """`auto`: as the corpus gives it, else by signer or by recording if at least three are known, else by gloss."""
     val: float = Field(default=0.15, gt=0, lt=0.5)
     test: float = Field(default=0.15, gt=0, lt=0.5)
     seed: int = Field(default=0, ge=0, lt=2**31)

@@ -13,6 +13,7 @@ from sign_dist.config.data import Glosses, Sampling, SplitSettings
 from sign_dist.data.corpora import CORPORA, Corpus, Labels
 from sign_dist.data.glosses import absent, choose, drop_rare, parts, read_keep
 from sign_dist.data.layout import SPLITS, DatasetDir, write_json
+from sign_dist.data.leaks import alike
 from sign_dist.data.manifest import write_manifest, write_rejected
 from sign_dist.data.readers import READERS
 from sign_dist.data.sample import Rejected, Sample
@@ -73,7 +74,8 @@ def prepare(
     rejected = [row for row in rows if isinstance(row, Rejected)] + unwritable + chosen.left_out + refused + rare
     if not usable:
         raise DataError(f"none of the {len(rows)} clips in {str(raw)!r} can be used: {_tally_text(rejected)}")
-    division = divide(usable, split)
+    # Copies that `sign-dist leaks` found in an earlier preparation of this dataset stay together now.
+    division = divide(usable, split, alike=alike(DatasetDir(root)), sequences=True if labels == "sequence" else None)
     missed = absent(glosses.keep, usable, labels) if glosses.keep else []
     dataset = DatasetDir(root)
     dataset.facts_file.unlink(missing_ok=True)

@@ -1,21 +1,29 @@
-"""Divide clips into train, val and test: as given, stratified by gloss, or by signer; and say what leaks."""
+"""Divide clips into train, val and test: as given, or by gloss, signer or recording; and say what leaks.
+
+Clips that belong together are never parted, except by a corpus's own division: those with the same bytes, those that the
+caller knows to look alike, and, where the policy says so, those of one signer or of one recording. Such groups are then
+handed out so that every gloss gives its share and keeps something to be learned from.
+"""
 
 import collections
 import dataclasses
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Literal
 
 from sign_dist.config.data import SplitSettings
 from sign_dist.data.layout import SPLITS
+from sign_dist.data.leaks import components, known_groups, leak_sentences
 from sign_dist.data.sample import Sample
 from sign_dist.errors import DataError
 
-Policy = Literal["given", "gloss", "signer"]
+Policy = Literal["given", "gloss", "signer", "source"]
+Group = list[Sample]
 # What corpora call their splits.
 ALIASES = {"training": "train", "dev": "val", "valid": "val", "validation": "val", "testing": "test"}
 MIN_SIGNERS = 3
+MIN_SOURCES = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,129 +35,197 @@ class Division:
     warnings: list[str]
 
 
-def divide(samples: Sequence[Sample], settings: SplitSettings) -> Division:
-    """Put every sample into exactly one split.
+def divide(
+    samples: Sequence[Sample],
+    settings: SplitSettings,
+    *,
+    alike: Iterable[Iterable[str]] = (),
+    sequences: bool | None = None,
+) -> Division:
+    """Put every sample into exactly one split. The answer depends on the seed, not on the order of the samples.
+
+    Args:
+        alike: sets of `Sample.key` of clips that show the same performance, as `sign_dist.data.leaks.alike` reads them.
+        sequences: whether a label is glosses with blanks between them, and not one gloss. None: as the labels look.
 
     Raises:
         DataError: the policy cannot be followed with these samples.
     """
     policy = settings.by if settings.by != "auto" else _choose(samples)
+    # By id, so that the same corpus read in another order is divided alike.
+    ordered = sorted(samples, key=lambda s: (s.id, s.key))
     match policy:
         case "given":
             splits = _given(samples)
         case "gloss":
-            splits = _by_gloss(samples, settings)
+            splits = _stratified(_together(ordered, alike), settings, sequences)
+        case "source":
+            _need(ordered, "recordings", "source", MIN_SOURCES, {s.source for s in samples if s.source})
+            splits = _stratified(_together(ordered, alike, lambda s: s.source), settings, sequences)
         case "signer":
-            splits = _by_signer(samples, settings)
-    splits = {name: [dataclasses.replace(s, split=name) for s in splits.get(name, [])] for name in SPLITS}
+            _need(ordered, "signers", "signer", MIN_SIGNERS, {s.signer for s in samples if s.signer})
+            splits = _by_signer(_together(ordered, alike, lambda s: s.signer, lambda s: s.source), settings, sequences)
+    rank = {s.id: i for i, s in enumerate(samples)}
+    splits = {
+        name: sorted((dataclasses.replace(s, split=name) for s in splits.get(name, [])), key=lambda s: rank[s.id])
+        for name in SPLITS
+    }
     if not splits["train"]:
         raise DataError(f"the split by {policy} leaves no clip for training: {len(samples)} clips are too few, or mis-labelled")
-    return Division(splits, policy, [*_leaks(splits), *_gaps(splits)])
+    clips = [s for name in SPLITS for s in splits[name]]
+    return Division(splits, policy, [*leak_sentences(known_groups(clips)), *_gaps(splits, sequences)])
 
 
 def _choose(samples: Sequence[Sample]) -> Policy:
     if samples and all(s.split for s in samples):
         return "given"
-    return "signer" if len({s.signer for s in samples if s.signer}) >= MIN_SIGNERS else "gloss"
+    if len({s.signer for s in samples if s.signer}) >= MIN_SIGNERS:
+        return "signer"
+    return "source" if len({s.source for s in samples if s.source}) >= MIN_SOURCES else "gloss"
 
 
-def _given(samples: Sequence[Sample]) -> dict[str, list[Sample]]:
-    splits: dict[str, list[Sample]] = collections.defaultdict(list)
+def _need(samples: Sequence[Sample], what: str, column: str, least: int, known: set[str]) -> None:
+    if samples and len(known) < least:
+        raise DataError(
+            f"a split by {column} needs at least {least} {what}, the corpus names {len(known)}: "
+            f"fill the {column} column or split by gloss"
+        )
+
+
+def _given(samples: Sequence[Sample]) -> dict[str, Group]:
+    splits: dict[str, Group] = collections.defaultdict(list)
     for sample in samples:
         name = ALIASES.get(sample.split.lower(), sample.split.lower())
         if name not in SPLITS:
             raise DataError(
                 f"clip {sample.id!r} has split {sample.split!r}: allowed are {', '.join(SPLITS)}; or divide anew with "
-                "split.by=gloss or split.by=signer"
+                "split.by=gloss, split.by=signer or split.by=source"
             )
         splits[name].append(sample)
     return splits
 
 
-def _by_gloss(samples: Sequence[Sample], settings: SplitSettings) -> dict[str, list[Sample]]:
-    """Stratified: each gloss gives its share to val and test; a gloss with few clips keeps at least one in train."""
+def _stratified(groups: Sequence[Group], settings: SplitSettings, sequences: bool | None) -> dict[str, Group]:
+    """Each gloss gives its share to val and test, rare glosses first; every gloss keeps a group in train.
+
+    The rarest first, since a common gloss can make up for what a rare one cannot give (iterative stratification, Sechidis
+    et al. 2011, with whole groups in place of examples).
+    """
     rng = random.Random(settings.seed)
-    splits: dict[str, list[Sample]] = {name: [] for name in SPLITS}
-    owed = {"val": 0.0, "test": 0.0}
-    for _, clips in sorted(_group(samples, lambda s: s.gloss).items()):
-        rng.shuffle(clips)
-        count = len(clips)
-        free = count - 1
+    glosses_of = _glosses([s for group in groups for s in group], sequences)
+    counts = [collections.Counter(gloss for s in group for gloss in glosses_of(s)) for group in groups]
+    having: dict[str, list[int]] = collections.defaultdict(list)
+    for i, count in enumerate(counts):
+        for gloss in count:
+            having[gloss].append(i)
+    trained = {gloss: len(members) for gloss, members in having.items()}  # groups that are in train, or not yet given away
+    total = {gloss: sum(counts[i][gloss] for i in members) for gloss, members in having.items()}
+    place = dict[int, str]()
+    owed = {"test": 0.0, "val": 0.0}
+
+    def give(i: int, name: str) -> None:
+        place[i] = name
+        for gloss in counts[i]:
+            trained[gloss] -= 1
+
+    def can_spare(i: int) -> bool:
+        return all(trained[gloss] > 1 for gloss in counts[i])
+
+    for gloss in sorted(having, key=lambda gloss: (total[gloss], gloss)):
+        pool = [i for i in having[gloss] if i not in place]
+        rng.shuffle(pool)
+        clips = sum(len(groups[i]) for i in pool)
+        least = min((counts[i][gloss] for i in pool), default=0)
         for name, share in (("test", settings.test), ("val", settings.val)):
             # What one small gloss cannot give, the next ones owe, so that the totals come out right.
-            owed[name] += share * count
+            owed[name] += share * clips
             # But not all of it from one gloss: it would have nothing left to be learned from.
-            take = min(free, int(owed[name] + 0.5), math.ceil(2 * share * count))
-            owed[name] -= take
-            free -= take
-            splits[name] += [clips.pop() for _ in range(take)]
-        splits["train"] += clips
-    return _in_order(splits, samples)
-
-
-def _by_signer(samples: Sequence[Sample], settings: SplitSettings) -> dict[str, list[Sample]]:
-    """Whole signers go to test and val until their share is reached, small ones first; unknown signers train."""
-    groups = _group([s for s in samples if s.signer], lambda s: s.signer)
-    if len(groups) < MIN_SIGNERS:
-        raise DataError(
-            f"a split by signer needs at least {MIN_SIGNERS} signers, the corpus names {len(groups)}: "
-            "fill the signer column or split by gloss"
-        )
-    order = sorted(groups)
-    random.Random(settings.seed).shuffle(order)
-    order.sort(key=lambda signer: -len(groups[signer]))  # taken from the end; chance decides between equals
-    splits: dict[str, list[Sample]] = {name: [] for name in SPLITS}
+            left = max(math.ceil(2 * share * total[gloss]), least)
+            for i in pool:
+                if i not in place and len(groups[i]) / 2 <= owed[name] and counts[i][gloss] <= left and can_spare(i):
+                    give(i, name)
+                    owed[name] -= len(groups[i])
+                    left -= counts[i][gloss]
+        place |= {i: "train" for i in pool if i not in place}
+    clips = sum(map(len, groups))
     for name, share in (("test", settings.test), ("val", settings.val)):
-        while order and len(order) > (2 if name == "test" else 1) and len(splits[name]) < share * len(samples) * 0.999:
-            splits[name] += groups[order.pop()]
-    splits["train"] = [s for signer in order for s in groups[signer]] + [s for s in samples if not s.signer]
-    return _in_order(splits, samples)
+        # Groups larger than a share: one of them is still better than a split without a clip.
+        spare = [i for i in place if place[i] == "train" and can_spare(i)]
+        if share * clips >= 1 and spare and name not in place.values():
+            give(min(spare, key=lambda i: len(groups[i])), name)
+    return {name: [s for i, group in enumerate(groups) if place.get(i) == name for s in group] for name in SPLITS}
 
 
-def _in_order(splits: dict[str, list[Sample]], samples: Sequence[Sample]) -> dict[str, list[Sample]]:
-    rank = {sample.id: i for i, sample in enumerate(samples)}
-    return {name: sorted(clips, key=lambda s: rank[s.id]) for name, clips in splits.items()}
+def _by_signer(groups: Sequence[Group], settings: SplitSettings, sequences: bool | None) -> dict[str, Group]:
+    """Whole signers go to test and val until their share is reached; unknown signers train.
 
-
-def _leaks(splits: dict[str, list[Sample]]) -> list[str]:
-    """A signer, or the same bytes and span, in two splits."""
-    found: list[str] = []
-    signers = _places(splits, lambda s: s.signer)
-    if shared := sorted(signer for signer, names in signers.items() if len(names) > 1):
-        found.append(
-            f"{len(shared)} of {len(signers)} signers stand in more than one split ({', '.join(shared[:5])}): "
-            "scores will not tell how a new signer fares"
+    The next to go is the one that leaves the fewest glosses without a training clip, among those the one with the fewest
+    clips, and then chance.
+    """
+    known = [group for group in groups if any(s.signer for s in group)]
+    if len(known) < MIN_SIGNERS:
+        raise DataError(
+            f"a split by signer needs at least {MIN_SIGNERS} signers that share no recording and no clip, here are "
+            f"{len(known)}: split by source or by gloss"
         )
-    files = _places(splits, lambda s: s.key if s.sha256 else "")
-    if twice := {key for key, names in files.items() if len(names) > 1}:
-        ids = [s.id for clips in splits.values() for s in clips if s.sha256 and s.key in twice]
-        found.append(
-            f"{len(twice)} identical clips stand in more than one split ({', '.join(ids[:6])}): test scores will be too good"
-        )
-    return found
+    glosses_of = _glosses([s for group in groups for s in group], sequences)
+    glosses = [{gloss for s in group for gloss in glosses_of(s)} for group in groups]
+    trained = collections.Counter(gloss for each in glosses for gloss in each)
+    order = [i for i, group in enumerate(groups) if any(s.signer for s in group)]
+    random.Random(settings.seed).shuffle(order)
+    splits: dict[str, Group] = {name: [] for name in SPLITS}
+    wanted = sum(map(len, groups)) * 0.999
+    for name, share in (("test", settings.test), ("val", settings.val)):
+        while len(order) > (2 if name == "test" else 1) and len(splits[name]) < share * wanted:
+            chosen = min(order, key=lambda i: (sum(trained[gloss] == 1 for gloss in glosses[i]), len(groups[i])))
+            order.remove(chosen)
+            trained.subtract(glosses[chosen])
+            splits[name] += groups[chosen]
+    given = {s.id for name in ("val", "test") for s in splits[name]}
+    splits["train"] = [s for group in groups for s in group if s.id not in given]
+    return splits
 
 
-def _gaps(splits: dict[str, list[Sample]]) -> list[str]:
+def _together(samples: Sequence[Sample], alike: Iterable[Iterable[str]], *keys: Callable[[Sample], str]) -> list[Group]:
+    """Samples in groups that must not be parted: the connected components of "equal in one of the keys".
+
+    The same bytes and span, and what `alike` names, always belong together. A key of "" says nothing.
+    """
+    first: dict[Hashable, int] = {}
+    looks: dict[str, list[int]] = collections.defaultdict(list)
+    for number, same in enumerate(alike):
+        for key in same:
+            looks[key].append(number)
+    pairs: list[tuple[int, int]] = []
+    for i, sample in enumerate(samples):
+        names: list[Hashable] = [(n, name) for n, key in enumerate(keys) if (name := key(sample))]
+        if sample.sha256:
+            names.append(("bytes", sample.key))
+        names += [("alike", number) for number in looks.get(sample.key, ())]
+        pairs += [(i, first.setdefault(name, i)) for name in names]
+    groups: dict[int, Group] = {}
+    for sample, group in zip(samples, components(len(samples), pairs), strict=True):
+        groups.setdefault(group, []).append(sample)
+    return list(groups.values())
+
+
+def _glosses(samples: Sequence[Sample], sequences: bool | None) -> Callable[[Sample], list[str]]:
+    """What a sample is stratified by: its label, or in a corpus of continuous signing each gloss of its sequence.
+
+    A corpus is taken as continuous if most of its different labels hold a blank: labels such as THANK YOU are a minority
+    among isolated signs.
+    """
+    labels = {s.gloss for s in samples}
+    continuous = sequences if sequences is not None else sum(" " in label for label in labels) > len(labels) / 2
+    return lambda s: (sorted(set(s.gloss.split())) or [""]) if continuous else [s.gloss]
+
+
+def _gaps(splits: dict[str, Group], sequences: bool | None) -> list[str]:
     """Glosses that are tested but never trained, and splits without clips."""
-    trained = {s.gloss for s in splits["train"]}
-    unseen = sorted({s.gloss for name in ("val", "test") for s in splits[name]} - trained)
+    glosses_of = _glosses([s for clips in splits.values() for s in clips], sequences)
+    trained = {gloss for s in splits["train"] for gloss in glosses_of(s)}
+    unseen = sorted({gloss for name in ("val", "test") for s in splits[name] for gloss in glosses_of(s)} - trained)
     found = [f"split {name!r} has no clip" for name in SPLITS if not splits[name]]
     if unseen:
         found.append(f"{len(unseen)} glosses have no training clip and cannot be learned ({', '.join(unseen[:5])})")
     return found
-
-
-def _places(splits: dict[str, list[Sample]], key: Callable[[Sample], str]) -> dict[str, set[str]]:
-    places: dict[str, set[str]] = collections.defaultdict(set)
-    for name, clips in splits.items():
-        for sample in clips:
-            if key(sample):
-                places[key(sample)].add(name)
-    return places
-
-
-def _group(samples: Sequence[Sample], key: Callable[[Sample], str]) -> dict[str, list[Sample]]:
-    groups: dict[str, list[Sample]] = collections.defaultdict(list)
-    for sample in samples:
-        groups[key(sample)].append(sample)
-    return groups

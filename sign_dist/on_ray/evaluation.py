@@ -10,6 +10,7 @@ from ray.data import ActorPoolStrategy
 
 from sign_dist.config.run import Run
 from sign_dist.data.layout import DatasetDir
+from sign_dist.data.leaks import shared_with_training
 from sign_dist.data.manifest import read_manifest
 from sign_dist.data.sample import Sample
 from sign_dist.data.vocab import Vocab
@@ -75,7 +76,12 @@ def evaluate_run(root: Path, split: str) -> tuple[Path, dict[str, Any]]:
                 "evaluated": split,
                 "policy": facts["split"]["policy"],
                 "clips": facts["counts"],
-                "warnings": [*facts["warnings"], *_selection(run, split)],
+                "leaks allowed": run.data.allow_leaks,
+                "warnings": [
+                    *shared_with_training(dataset, run.data.train_split, split),
+                    *facts["warnings"],
+                    *_selection(run, split),
+                ],
             },
             "dataset": {"corpus": facts["corpus"], "dataset digest": facts["digest"], "rejected": facts["rejected"]},
             "features": FeatureStore.find(dataset, run.data.features, shared=run.data.store).spec().to_json(),

@@ -21,6 +21,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from sign_dist import errors
 from sign_dist.config.run import Run
 from sign_dist.data.layout import DatasetDir, write_json
+from sign_dist.data.leaks import refuse_leaks
 from sign_dist.data.vocab import Vocab
 from sign_dist.errors import RunError, ServiceError, SignDistError
 from sign_dist.on_ray.cluster import num_cpus, num_gpus
@@ -84,6 +85,7 @@ def begin(run: Run, root: Path) -> tuple[RunDir, Run, tuple[Clips, Clips]]:
     """Claim a run directory and look at the data before any process is started."""
     run_dir = RunDir(root.absolute())
     run = run.with_values({"data.root": str(Path(run.data.root).absolute())})
+    refuse_leaks(DatasetDir(Path(run.data.root)), run.data.train_split, allow=run.data.allow_leaks)
     clips = Clips.of(run, run.data.train_split), Clips.of(run, run.data.val_split)
     if weights := getattr(run.model, "weights", ""):
         file_digest(Path(weights))

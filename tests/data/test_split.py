@@ -3,9 +3,11 @@
 import collections
 import dataclasses
 import itertools
+from collections.abc import Callable
+from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from sign_dist.config.data import SplitSettings
@@ -16,7 +18,7 @@ from sign_dist.errors import DataError
 
 SETTINGS = st.builds(
     SplitSettings,
-    by=st.sampled_from(["gloss", "signer"]),
+    by=st.sampled_from(["gloss", "signer", "source"]),
     val=st.floats(min_value=0.05, max_value=0.3),
     test=st.floats(min_value=0.05, max_value=0.3),
     seed=st.integers(0, 99),
@@ -29,7 +31,11 @@ def corpora(draw: st.DrawFn) -> list[Sample]:
     signers = [f"s{i}" for i in range(draw(st.integers(MIN_SIGNERS, 7)))]
     rows = draw(st.lists(st.tuples(st.integers(0, 5), st.sampled_from(["", *signers])), max_size=60))
     rows = [*rows, *((0, signer) for signer in signers)]
-    return [Sample(f"c{i}", f"{i}.mp4", f"G{gloss}", signer) for i, (gloss, signer) in enumerate(rows)]
+    # A signer's clips come from up to two recordings; so no recording holds two signers.
+    return [
+        Sample(f"c{i}", f"{i}.mp4", f"G{gloss}", signer, source=signer and f"{signer}_{i % 2}")
+        for i, (gloss, signer) in enumerate(rows)
+    ]
 
 
 def where(division: Division) -> dict[str, str]:
@@ -61,7 +67,11 @@ def test_signers_stay_together(samples: list[Sample], settings: SplitSettings) -
     for name, share in (("test", settings.test), ("val", settings.val)):
         largest = max(sizes[s.signer] for s in division.splits[name])
         assert len(division.splits[name]) < share * len(samples) + largest, "the last signer taken passed the share"
-        assert all(sizes[s.signer] >= largest for s in division.splits["train"] if s.signer), "small signers go first"
+        for clip in division.splits["train"]:
+            if clip.signer and sizes[clip.signer] < largest:
+                own = {s.gloss for s in samples if s.signer == clip.signer}
+                others = {s.gloss for s in division.splits["train"] if s.signer != clip.signer}
+                assert own - others, "small signers go first, but not the last one of a gloss"
     assert not [w for w in division.warnings if "signers stand" in w]
 
 
@@ -138,7 +148,7 @@ def test_leaks_and_gaps_are_sentences_for_people() -> None:
         Sample("f", "f.mp4", "A", "", split="train"),
     ]
     signers, copies, gap, unseen = divide(samples, SplitSettings()).warnings
-    assert "1 of 2 signers" in signers
+    assert "1 signers stand in more than one split" in signers
     assert "anna" in signers
     assert "carl" not in signers
     assert "1 identical clips" in copies
@@ -148,3 +158,79 @@ def test_leaks_and_gaps_are_sentences_for_people() -> None:
     assert "(B)" in unseen
     apart = [dataclasses.replace(s, start_s=i) for i, s in enumerate(samples)]
     assert not [w for w in divide(apart, SplitSettings()).warnings if "identical" in w], "another span is another clip"
+
+
+@given(corpora(), SETTINGS, st.randoms())
+def test_the_order_of_the_corpus_does_not_matter(samples: list[Sample], settings: SplitSettings, random: Random) -> None:
+    shuffled = random.sample(samples, len(samples))
+    assert where(divide(samples, settings)) == where(divide(shuffled, settings))
+
+
+@given(corpora(), SETTINGS, st.lists(st.sets(st.integers(0, 30), min_size=2, max_size=4), max_size=4))
+def test_what_belongs_together_is_never_parted(samples: list[Sample], settings: SplitSettings, groups: list[set[int]]) -> None:
+    """Recordings and signers where the policy says so; the same bytes and what looks alike, always."""
+    samples = [dataclasses.replace(s, sha256=f"{i % 40:064d}") for i, s in enumerate(samples)]
+    alike = [{samples[i].key for i in group if i < len(samples)} for group in groups]
+    try:
+        division = divide(samples, settings, alike=alike)
+    except DataError:  # the groups have joined all signers
+        assume(False)
+    clips = [s for clips in division.splits.values() for s in clips]
+    assert sorted(s.id for s in clips) == sorted(s.id for s in samples)
+    keys: list[Callable[[Sample], str]] = [lambda s: s.key]
+    keys += {"signer": [lambda s: s.signer, lambda s: s.source], "source": [lambda s: s.source]}.get(settings.by, [])
+    for key in keys:
+        places = collections.defaultdict(set)
+        for clip in clips:
+            places[key(clip)].add(clip.split)
+        places.pop("", None)
+        assert all(len(names) == 1 for names in places.values())
+    for look in alike:
+        assert len({s.split for s in clips if s.key in look}) <= 1
+    assert not [w for w in division.warnings if "identical" in w]
+
+
+@given(corpora(), SETTINGS)
+def test_recordings_stay_whole_and_every_gloss_is_trained(samples: list[Sample], settings: SplitSettings) -> None:
+    division = divide(samples, settings.with_values({"by": "source"}))
+    assert {s.gloss for s in division.splits["train"]} == {s.gloss for s in samples}
+    largest = max(collections.Counter(s.source or s.id for s in samples).values())
+    for name, share in (("test", settings.test), ("val", settings.val)):
+        assert len(division.splits[name]) <= max(share * len(samples) + largest / 2, largest)
+
+
+def test_large_recordings_still_give_a_test_split() -> None:
+    samples = [Sample(f"c{i}", f"{i}.mp4", f"G{i % 5}", source=f"r{i // 10}") for i in range(40)]
+    division = divide(samples, SplitSettings())
+    assert division.policy == "source"
+    assert {name: len(clips) for name, clips in division.splits.items()} == {"train": 20, "val": 10, "test": 10}
+
+
+def test_the_only_signer_of_a_gloss_trains() -> None:
+    samples = [Sample(f"{s}{i}", "v.mp4", f"G{i}", f"s{s}") for s in range(4) for i in range(6)]
+    samples.append(Sample("rare", "r.mp4", "RARE", "small"))  # the smallest signer would go first
+    for seed in range(5):
+        assert where(divide(samples, SplitSettings(by="signer", seed=seed)))["rare"] == "train"
+
+
+def test_signers_who_share_a_recording_count_as_one() -> None:
+    samples = [Sample(f"c{i}", "v.mp4", "A", f"s{i % 3}", source="talk" if i % 3 < 2 else "other") for i in range(9)]
+    with pytest.raises(DataError, match="here are 2: split by source or by gloss"):
+        divide(samples, SplitSettings(by="signer"))
+    with pytest.raises(DataError, match="at least 3 recordings, the corpus names 2: fill the source column"):
+        divide(samples, SplitSettings(by="source"))
+
+
+@given(st.lists(st.lists(st.sampled_from("ABCDEFG"), min_size=2, max_size=5), min_size=12, max_size=40), st.integers(0, 9))
+def test_of_continuous_signing_every_gloss_is_trained(sentences: list[list[str]], seed: int) -> None:
+    samples = [Sample(f"c{i}", "v.mp4", " ".join(glosses)) for i, glosses in enumerate(sentences)]
+    division = divide(samples, SplitSettings(by="gloss", seed=seed))
+    trained = {gloss for s in division.splits["train"] for gloss in s.gloss.split()}
+    assert trained == {gloss for glosses in sentences for gloss in glosses}
+    assert len(division.splits["test"]) <= 0.15 * len(samples) + 0.5 or len(division.splits["test"]) == 1
+
+
+def test_labels_with_blanks_are_sequences_or_not_as_the_caller_says() -> None:
+    samples = [Sample(f"c{i}", "v.mp4", f"THANK YOU {i}") for i in range(20)]
+    apart = divide(samples, SplitSettings(by="gloss"), sequences=False)
+    assert len(apart.splits["train"]) == 20, "each label has one clip"
