@@ -24,13 +24,15 @@ from ray.util.annotations import RayDeprecationWarning
 from sign_dist.config.data import Features, FrameFeatures, Sampling
 from sign_dist.data.layout import SPLITS, DatasetDir
 from sign_dist.data.manifest import read_manifest
+from sign_dist.data.privacy import settle
 from sign_dist.data.sample import Sample
-from sign_dist.errors import DataError, ServiceError, SignDistError, WeightsError
+from sign_dist.errors import DataError, ServiceError, SignDistError, VideoError, WeightsError
 from sign_dist.features.blocks import Block, Outcome, compute, plan
-from sign_dist.features.encode import EncoderFiles, build_encoder, find_files, spec_for
+from sign_dist.features.encode import EncoderFiles, build_encoder, error_text, find_files, spec_for
 from sign_dist.features.store import FeatureStore
 from sign_dist.on_ray.cluster import num_cpus, num_gpus
-from sign_dist.video.check import Checked, check_clip
+from sign_dist.video.check import Checked
+from sign_dist.video.guarded import check_guarded, read_guarded
 
 Progress = Callable[[int, int], None]
 """(clips done, clips in all)"""
@@ -89,6 +91,7 @@ def extract(
         DataError: the dataset is not prepared, or nothing can be written to the store.
         WeightsError: a model file is missing.
     """
+    features = settle(dataset, features, "none")  # what was said of the dataset's people holds for every caller
     todo = find_todo(dataset, features, retry_errors=retry_errors, shared=shared)
     if todo.blocks:
         _compute(todo, features, progress)
@@ -227,10 +230,20 @@ class _ComputeBlocks:
         if self._fault:
             return json.dumps(dataclasses.asdict(Outcome(name, "failed", detail=self._fault)))
         try:
-            outcome = compute(block, self._store, self._features, self._encoder, decode_threads=self._threads)
+            outcome = compute(
+                block, self._store, self._features, self._encoder, decode_threads=self._threads, suspect=self._suspect
+            )
         except (OSError, SignDistError) as error:  # the disk is full, the bucket is gone: no other block would fare better
             outcome = Outcome(name, "failed", detail=f"{type(error).__name__}: {error}")
         return json.dumps(dataclasses.asdict(outcome))
+
+    def _suspect(self, row: dict[str, Any]) -> str:
+        """Decode a clip that a process died of in a child process; "" if that goes well."""
+        try:
+            read_guarded(row["path"], start_s=row["start_s"], end_s=row["end_s"], **self._features.sampling.model_dump())
+        except VideoError as error:
+            return error_text(error)
+        return ""
 
 
 def _here(features: Features, files: EncoderFiles) -> EncoderFiles:
@@ -247,7 +260,8 @@ def _here(features: Features, files: EncoderFiles) -> EncoderFiles:
 
 
 def _check_row(row: dict[str, Any], sampling: Sampling) -> dict[str, Any]:
-    checked = check_clip(row["path"], start_s=row["start_s"], end_s=row["end_s"], sampling=sampling)
+    # A stranger's file: in a child process, which it may crash or keep busy at its own cost.
+    checked = check_guarded(row["path"], start_s=row["start_s"], end_s=row["end_s"], sampling=sampling)
     return {"index": row["index"], **dataclasses.asdict(checked)}
 
 
