@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from pydantic import TypeAdapter
 
-from sign_dist import __version__, cli_store
+from sign_dist import __version__, cli_data, cli_store
 from sign_dist.config.data import (
     Features,
     FrameFeatures,
@@ -33,6 +33,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+app.add_typer(cli_data.app, name="data")
 app.add_typer(cli_store.app, name="store")
 
 Address = Annotated[str, typer.Option(help="Where Ray is: 'local' starts one here, 'auto' joins the running one, or host:port.")]
@@ -187,8 +188,9 @@ def extract(
         raise SettingsError(
             f"no features {features!r}: there are {', '.join(FEATURES)};{did_you_mean(features, FEATURES)}".rstrip(";")
         )
+    settings = _features(features, values)
     DatasetDir(dataset).facts()
-    settings = settle(DatasetDir(dataset), _features(features, values), privacy)
+    settings = settle(DatasetDir(dataset), settings, privacy)
     todo = find_todo(DatasetDir(dataset), settings, retry_errors=retry_errors, shared=store)
     if todo.most_bytes:
         say(f"frame cache: at most {todo.most_bytes / 2**30:.2f} GiB for {todo.num_pending} clips; {_room(todo.store.uri)}")
