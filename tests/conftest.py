@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+from tests.parity_rule import parity_root
+
 settings.register_profile("sign_dist", deadline=None, max_examples=20)
 settings.load_profile("sign_dist")
 
@@ -99,10 +101,8 @@ def shared_folder() -> Path:
 
 @pytest.fixture(scope="session")
 def parity_folder() -> Path:
-    """Numbers of reference implementations: `SIGN_DIST_PARITY`, else `parity` in the shared folder, else tests/parity."""
-    named = os.environ.get("SIGN_DIST_PARITY", "")
-    places = [Path(named)] if named else [REPOSITORY.parent / "shared" / "parity", REPOSITORY / "tests" / "parity"]
-    folder = next((place for place in places if place.is_dir()), None)
-    if folder is None:
-        pytest.skip(f"no folder {' or '.join(map(str, places))}: SIGN_DIST_PARITY names the folder with parity vectors")
+    """Numbers of reference implementations: `SIGN_DIST_PARITY`, else tests/parity."""
+    folder = parity_root()
+    if not folder.is_dir():
+        pytest.skip(f"no folder {folder}: SIGN_DIST_PARITY names the folder with parity vectors")
     return folder
