@@ -1,6 +1,7 @@
 """The verbs: read words, load settings, call one function each. Heavy libraries are imported by the verb that needs them."""
 
 import contextlib
+import functools
 import json
 import shutil
 import sys
@@ -10,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from pydantic import TypeAdapter
 
-from sign_dist import __version__, cli_data, cli_store
+from sign_dist import __version__, cli_data, cli_score, cli_store, cli_weights
 from sign_dist.config.data import (
     Features,
     FrameFeatures,
@@ -35,6 +36,8 @@ app = typer.Typer(
 
 app.add_typer(cli_data.app, name="data")
 app.add_typer(cli_store.app, name="store")
+app.add_typer(cli_weights.app, name="weights")
+app.command()(cli_score.score)
 
 Address = Annotated[str, typer.Option(help="Where Ray is: 'local' starts one here, 'auto' joins the running one, or host:port.")]
 Values = Annotated[list[str] | None, typer.Argument(help="Settings to change, such as train.epochs=20", metavar="[NAME=VALUE]...")]
@@ -122,8 +125,8 @@ def prepare(
     """Check every video of a corpus, divide it and write manifests."""
     from sign_dist.data.prepare import prepare as run_prepare
     from sign_dist.data.prepare import sampling_of
+    from sign_dist.on_ray.clips import check_all
     from sign_dist.on_ray.cluster import connected
-    from sign_dist.on_ray.extraction import check_all
 
     split, sampling, glosses = _sections(values, sampling_of(reader))
     with connected(address), bar("check clips") as tick:
@@ -149,13 +152,17 @@ def prepare(
 def leaks(
     dataset: Annotated[Path, typer.Argument(help="A prepared dataset directory.")],
     fail: Annotated[bool, typer.Option("--fail", help="End with exit code 1 if something stands in two splits.")] = False,
+    address: Address = "local",
 ) -> None:
     """Find what stands in two splits: bytes, looks, recordings, signers; writes leaks.json into the dataset."""
     from sign_dist.data.layout import DatasetDir
     from sign_dist.data.leaks import find_leaks
+    from sign_dist.on_ray.clips import sign_all
+    from sign_dist.on_ray.cluster import connected
 
-    with bar("look at clips") as tick:
-        report = find_leaks(DatasetDir(dataset), progress=tick)
+    DatasetDir(dataset).facts()
+    with connected(address), bar("look at clips") as tick:
+        report = find_leaks(DatasetDir(dataset), sign_all=functools.partial(sign_all, progress=tick))
     rows = [(leak.kind, ", ".join(leak.splits), leak.name, str(len(leak.clips)), leak.summary()) for leak in report.across]
     if rows:
         table("leaks", ("kind", "splits", "what", "clips", "evidence"), rows)

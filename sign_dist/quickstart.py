@@ -30,9 +30,10 @@ from sign_dist.errors import DataError, ServiceError, SettingsError
 from sign_dist.inference.bundle import Bundle, export
 from sign_dist.metrics.intervals import bootstrap, share_interval
 from sign_dist.on_ray import serving
+from sign_dist.on_ray.clips import check_all
 from sign_dist.on_ray.cluster import connect, num_cpus
 from sign_dist.on_ray.evaluation import evaluate_run
-from sign_dist.on_ray.extraction import check_all, extract, find_todo
+from sign_dist.on_ray.extraction import extract, find_todo
 from sign_dist.on_ray.training import train
 from sign_dist.on_ray.tuning import StudyDir, small_space, tune_run
 from sign_dist.synthetic.corpus import write_corpus

@@ -12,13 +12,14 @@ from sign_dist.config.run import Run
 from sign_dist.data.layout import DatasetDir
 from sign_dist.data.leaks import shared_with_training
 from sign_dist.data.manifest import read_manifest
+from sign_dist.data.privacy import shows_people
 from sign_dist.data.sample import Sample
 from sign_dist.data.vocab import Vocab
 from sign_dist.features.store import FeatureStore
 from sign_dist.inference.report import Evaluated, build_report, write_report
 from sign_dist.models.build import build_model
+from sign_dist.on_ray.clips import from_rows
 from sign_dist.on_ray.cluster import num_cpus, num_gpus
-from sign_dist.on_ray.extraction import from_rows
 from sign_dist.tasks.build import build_task
 from sign_dist.tasks.task import Example
 from sign_dist.training.checkpoint import read_weights
@@ -50,7 +51,8 @@ def evaluate_split(run_dir: RunDir, split: str) -> list[Evaluated]:
         num_gpus=1 if gpus else 0,
     )
     found = {int(row["index"]): json.loads(row["answer"]) for row in answers.iter_rows()}
-    videos = dataset.videos_root()
+    # Without the videos' place the report shows no picture of anyone.
+    videos = dataset.videos_root() if shows_people(dataset) else None
     return [
         _evaluated(s, found.get(i, {"error": "crashed: the process that held this clip died"}), videos)
         for i, s in enumerate(samples)
@@ -141,14 +143,14 @@ class _PredictRows:
         return {"index": batch["index"], "answer": [json.dumps(answer) for answer in answers]}
 
 
-def _evaluated(sample: Sample, answer: dict[str, Any], videos: Path) -> Evaluated:
+def _evaluated(sample: Sample, answer: dict[str, Any], videos: Path | None) -> Evaluated:
     return Evaluated(
         id=sample.id,
         reference=sample.gloss,
         hypothesis=answer.get("hypothesis", ""),
         scores=tuple((gloss, score) for gloss, score in answer.get("scores", ())),
         signer=sample.signer,
-        video_path=str(videos / sample.video_path),
+        video_path=str(videos / sample.video_path) if videos else "",
         start_s=sample.start_s,
         end_s=sample.end_s,
         error=answer.get("error", ""),

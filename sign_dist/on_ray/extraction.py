@@ -1,27 +1,20 @@
-"""Ray Data: check clips, and spread blocks of clips over actors that decode, encode (on GPUs where there are some) and commit.
+"""Ray Data: spread blocks of clips over actors that decode, encode (on GPUs where there are some) and commit.
 
 Errors are rows. A process that dies takes at most the block it held, and that is tried again; the clip that kills is found
 by what the dead left behind, and named.
 """
 
 import collections
-import contextlib
 import dataclasses
-import functools
 import json
-import logging
 import math
 import time
-import warnings
-from collections.abc import Callable, Generator, Sequence
-from pathlib import Path
+from collections.abc import Generator
 from typing import Any
 
-import ray
-from ray.data import ActorPoolStrategy, DataContext
-from ray.util.annotations import RayDeprecationWarning
+from ray.data import ActorPoolStrategy
 
-from sign_dist.config.data import Features, FrameFeatures, Sampling
+from sign_dist.config.data import Features, FrameFeatures
 from sign_dist.data.layout import SPLITS, DatasetDir
 from sign_dist.data.manifest import read_manifest
 from sign_dist.data.privacy import settle
@@ -30,12 +23,9 @@ from sign_dist.errors import DataError, ServiceError, SignDistError, VideoError,
 from sign_dist.features.blocks import Block, Outcome, compute, plan
 from sign_dist.features.encode import EncoderFiles, build_encoder, error_text, find_files, spec_for
 from sign_dist.features.store import FeatureStore
+from sign_dist.on_ray.clips import Progress, from_rows, retries_set
 from sign_dist.on_ray.cluster import num_cpus, num_gpus
-from sign_dist.video.check import Checked
-from sign_dist.video.guarded import check_guarded, read_guarded
-
-Progress = Callable[[int, int], None]
-"""(clips done, clips in all)"""
+from sign_dist.video.guarded import read_guarded
 
 # Which encoders have a use for a GPU.
 ON_GPU = ("signhiera",)
@@ -57,28 +47,6 @@ class Extracted:
     done_before: int
     failed: dict[str, int]
     """Clips without features, by reason code."""
-
-
-def check_all(samples: Sequence[Sample], folder: Path, sampling: Sampling, *, progress: Progress | None = None) -> list[Checked]:
-    """`prepare`'s check, spread over the cluster: one `Checked` per sample, in order."""
-    rows = [
-        {"index": i, "path": str((folder / s.video_path).resolve()), "start_s": s.start_s, "end_s": s.end_s}
-        for i, s in enumerate(samples)
-    ]
-    found: dict[int, Checked] = {}
-    for attempt, block in enumerate((_rows_per_block(len(rows)), 1)):
-        todo = [row for row in rows if row["index"] not in found]
-        if not todo or (attempt and len(found) == len(rows)):
-            break
-        with _retries_set():
-            dataset = from_rows(todo, block).map(functools.partial(_check_row, sampling=sampling), num_cpus=1, max_retries=0)
-        for row in dataset.iter_rows():
-            found[int(row["index"])] = Checked(
-                row["reason"], row["detail"], row["sha256"], int(row["num_frames"]), float(row["fps"])
-            )
-            if progress:
-                progress(len(found), len(rows))
-    return [found.get(i) or Checked("crashed", "the process that read this file died, twice") for i in range(len(rows))]
 
 
 def extract(
@@ -187,7 +155,7 @@ def _run(blocks: list[Block], features: Features, todo: Todo) -> Generator[Outco
     threads = max(1, num_cpus() // gpus) if gpus else 0
     rows = [{"name": block.name, "rows": json.dumps(block.rows)} for block in blocks]
     # A block that kills its process is not run again by Ray, which would do so for ever; an actor that dies is replaced.
-    with _retries_set():
+    with retries_set():
         answered = from_rows(rows, 1).map_batches(
             _ComputeBlocks,
             fn_constructor_kwargs={
@@ -257,33 +225,3 @@ def _here(features: Features, files: EncoderFiles) -> EncoderFiles:
             "set SIGN_DIST_MODELS to a folder that all machines share"
         )
     return here
-
-
-def _check_row(row: dict[str, Any], sampling: Sampling) -> dict[str, Any]:
-    # A stranger's file: in a child process, which it may crash or keep busy at its own cost.
-    checked = check_guarded(row["path"], start_s=row["start_s"], end_s=row["end_s"], sampling=sampling)
-    return {"index": row["index"], **dataclasses.asdict(checked)}
-
-
-def from_rows(rows: Sequence[dict[str, Any]], block: int) -> ray.data.Dataset:
-    """A Ray dataset in blocks of so many rows: what is scheduled, retried and lost together."""
-    context = DataContext.get_current()
-    context.enable_progress_bars = False
-    context.issue_detectors_config.detectors = []  # it advises memory numbers; decoding is bounded by our own limits
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-    context.print_on_execution_start = False
-    context.max_errored_blocks = -1  # what a dying process held is found again by comparing with what was asked
-    return ray.data.from_items(list(rows), override_num_blocks=max(1, math.ceil(len(rows) / block)))
-
-
-@contextlib.contextmanager
-def _retries_set() -> Generator[None]:
-    """Ray 2.60 warns of retry settings given by keyword, and has no other place for them yet."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=RayDeprecationWarning)
-        yield
-
-
-def _rows_per_block(num_rows: int) -> int:
-    """Small enough to spread over the cluster and to lose little, large enough not to drown in blocks."""
-    return max(1, min(16, num_rows // (64 * max(num_cpus(), 1))))

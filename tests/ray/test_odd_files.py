@@ -24,7 +24,7 @@ KINDS = {
 
 def test_every_odd_file_is_used_or_rejected_with_a_reason(tmp_path: Path) -> None:
     from sign_dist.data.prepare import prepare
-    from sign_dist.on_ray.extraction import check_all
+    from sign_dist.on_ray.clips import check_all
 
     odd = SHARED / "data" / "videos" / "odd"
     if not odd.is_dir():

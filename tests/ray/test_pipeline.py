@@ -1,5 +1,6 @@
 """prepare -> extract -> train -> tune -> evaluate -> export -> predict, on one small corpus."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def finished(dataset: Path, tmp_path_factory: pytest.TempPathFactory, ray_cluste
 
 def test_prepare_checks_on_the_cluster_as_it_does_alone(corpus: Path, dataset: Path, tmp_path: Path) -> None:
     from sign_dist.data.prepare import prepare
-    from sign_dist.on_ray.extraction import check_all
+    from sign_dist.on_ray.clips import check_all
 
     prepared = prepare("table", corpus, tmp_path / "d", check_all=check_all)
     alone = DatasetDir(dataset)
@@ -45,6 +46,17 @@ def test_prepare_checks_on_the_cluster_as_it_does_alone(corpus: Path, dataset: P
     assert len(read_rejected(prepared.dataset)) == 2
     for split in SPLITS:
         assert read_manifest(prepared.dataset, split) == read_manifest(alone, split)
+
+
+def test_clips_are_compared_on_the_cluster_as_alone(dataset: Path) -> None:
+    from sign_dist.data.leaks import sign_one_by_one
+    from sign_dist.on_ray.clips import sign_all
+
+    samples = [s for split in SPLITS for s in read_manifest(DatasetDir(dataset), split)][:8]
+    samples.append(dataclasses.replace(samples[0], video_path="none.mp4"))
+    videos = DatasetDir(dataset).videos_root()
+    for mine, theirs in zip(sign_all(samples, videos, 25.0), sign_one_by_one(samples, videos, 25.0), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
 
 
 def test_extract_commits_each_clip_once_and_then_has_nothing_to_do(dataset: Path) -> None:
