@@ -1,0 +1,34 @@
+"""`sign-dist data`: look at a prepared dataset."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sign_dist.console import bar, say
+from sign_dist.data.layout import DatasetDir
+
+app = typer.Typer(help="Look at a prepared dataset.", no_args_is_help=True)
+
+
+@app.callback()
+def group() -> None:
+    """Look at a prepared dataset."""
+
+
+@app.command()
+def report(
+    dataset: Annotated[Path, typer.Argument(help="A prepared dataset directory.")],
+    out: Annotated[Path | None, typer.Option(help="Folder to write to; default: the dataset itself.")] = None,
+    store: Annotated[str, typer.Option(help="The shared store, if features were extracted into one.")] = "",
+    pictures: Annotated[int, typer.Option(min=0, max=500, help="Clips in the contact sheet.")] = 60,
+    files: Annotated[int, typer.Option(min=0, help="Files into whose headers to look, for sizes, rates and codecs.")] = 400,
+) -> None:
+    """Write one HTML page about a dataset, and report.json with the same facts."""
+    from sign_dist.inference.data_report import write_data_report
+
+    with bar("look at the dataset") as tick:
+        written = write_data_report(DatasetDir(dataset), out, shared=store, num_pictures=pictures, num_files=files, progress=tick)
+    for sentence in written.warnings:
+        say(f"note: {sentence}")
+    say(f"report: {written.page}")
