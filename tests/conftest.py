@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from tests.parity_rule import parity_root
+from tests.parity.vectors import parity_root
 
 settings.register_profile("sign_dist", deadline=None, max_examples=20)
 settings.load_profile("sign_dist")

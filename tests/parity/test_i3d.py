@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sign_dist.models.i3d import InceptionI3d, stretch, wlasl_loss
-from tests.parity_rule import assert_stated, cases_of, fan_in, normal, parity_file, parity_json, parity_root, rng
+from tests.parity.vectors import assert_stated, cases_of, fan_in, normal, parity_file, parity_json, parity_root, rng
 
 FOLDER = "i3d"
 FILE = f"{FOLDER}/i3d_cases.json"

@@ -15,7 +15,7 @@ from torch import Tensor
 
 def parity_root() -> Path:
     """`SIGN_DIST_PARITY`, else tests/parity, which holds the sets that are small and hold numbers only."""
-    return Path(os.environ.get("SIGN_DIST_PARITY", "") or Path(__file__).resolve().parent / "parity")
+    return Path(os.environ.get("SIGN_DIST_PARITY", "") or Path(__file__).resolve().parent)
 
 
 def parity_file(name: str) -> Path:
