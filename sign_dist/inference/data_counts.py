@@ -207,7 +207,7 @@ def leak_facts(dataset: DatasetDir, facts: Mapping[str, Any], clips: Sequence[Sa
             state = "damaged"
     across = sorted((leak for leak in groups if len(leak.splits) > 1), key=lambda leak: (KINDS.index(leak.kind), leak.name))
     rows = [_leak_row(leak, evidence) for leak in across]
-    tally = collections.Counter((row["kind"], " and ".join(row["splits"])) for row in rows)
+    tally = collections.Counter((row["kind"], " and ".join(", ".join(row["splits"]).rsplit(", ", 1))) for row in rows)
     kinds = [
         {"kind": kind, "splits": splits, "count": count}
         for (kind, splits), count in sorted(tally.items(), key=lambda item: (KINDS.index(item[0][0]), item[0][1]))
@@ -217,7 +217,7 @@ def leak_facts(dataset: DatasetDir, facts: Mapping[str, Any], clips: Sequence[Sa
 
 
 def _leak_row(leak: Leak, evidence: Mapping[frozenset[str], list[str]]) -> dict[str, Any]:
-    some = [f"{clip.id} ({clip.split})" for split in leak.splits for clip in [s for s in leak.clips if s.split == split][:2]]
+    some = [f"{next(s.id for s in leak.clips if s.split == split)} ({split})" for split in leak.splits]
     seen = evidence.get(frozenset(clip.key for clip in leak.clips), []) if leak.kind == "look" else []
     return {
         "kind": leak.kind,
