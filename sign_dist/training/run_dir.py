@@ -64,7 +64,9 @@ class RunDir:
         if before.digest() != run.digest():
             old, new = before.flat(), run.flat()
             names = [n for n in old.keys() | new.keys() if old.get(n) != new.get(n) and not n.startswith("scale.")]
-            changed = ", ".join(f"{n}: {old.get(n)!r} -> {new.get(n)!r}" for n in sorted(names)[:4])
+            # Of another kind most settings differ; the kind says it all, so it comes first.
+            names.sort(key=lambda n: (not n.endswith(".kind"), n))
+            changed = ", ".join(f"{n}: {old.get(n)!r} -> {new.get(n)!r}" for n in names[:4])
             raise RunError(
                 f"{str(self.root)!r} holds a run with other settings ({changed}): choose another --out, or remove the directory"
             )

@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import json
 import os
+import resource
 import select
 import signal
 import subprocess
@@ -250,8 +251,10 @@ class _Child:
             return
         if pid:
             self._process.returncode = os.waitstatus_to_exitcode(status)
-            # Of one that died by itself only this is known; it may be what the parent held when it started the child.
-            self.max_rss_bytes = self.max_rss_bytes or usage.ru_maxrss * 1024
+            # Of one that died by itself only this is known, and a figure no larger than ours is that of the fork before it.
+            ours = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            if usage.ru_maxrss > ours:
+                self.max_rss_bytes = self.max_rss_bytes or usage.ru_maxrss * 1024
 
     def _ended(self) -> int | None:
         self._reap(wait=False)

@@ -90,7 +90,7 @@ def extract(dataset: DatasetDir, run: Run, errors: dict[int, str], count: int = 
         | pack(np.full((3, 2), i, np.float16))
         for i in range(count)
     ]
-    FeatureStore.create(dataset, FeatureSpec(features=run.data.features)).commit(rows)
+    FeatureStore.create(dataset, FeatureSpec(features=run.data.features)).commit("b-0", rows)
 
 
 def test_clips_have_the_features_of_their_own_key_and_failed_ones_are_told(dataset: DatasetDir) -> None:
