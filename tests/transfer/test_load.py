@@ -125,7 +125,7 @@ def test_what_fits_is_loaded_and_the_rest_reported() -> None:
         load_into(net, given)
     assert all(torch.equal(t, before[name]) for name, t in net.state_dict().items()), "a refused file changes nothing"
     report = load_into(net, given, min_match=0.5)
-    assert (report.misshaped, report.missing, report.extra) == (("head.weight",), ("norm.bias",), ("decoder.weight",))
+    assert (report.misshaped, report.missing, report.skipped) == (("head.weight",), ("norm.bias",), ("decoder.weight",))
     assert report.match == pytest.approx(4 / 6)
     assert torch.equal(net.state_dict()["head.weight"], before["head.weight"])
     assert torch.equal(net.state_dict()["head.bias"], given["head.bias"])
@@ -138,7 +138,7 @@ def test_ignored_names_may_be_missing_but_are_loaded_where_they_are_there() -> N
     assert report.match == 1
     assert torch.equal(net.state_dict()["norm.weight"], given["norm.weight"])
     assert torch.equal(net.state_dict()["head.bias"], given["head.bias"])
-    assert report.extra == ()
+    assert report.skipped == ()
     load_into(model(), {name: t for name, t in given.items() if name.startswith("body")}, ignore=("norm.", "head."))
     with pytest.raises(WeightsError, match="another model"):
         load_into(model(), {"norm.weight": given["norm.weight"]}, ignore=("norm.", "head."))
