@@ -214,13 +214,16 @@ def train(
     job: Annotated[str, typer.Argument(help="A job (.py), or a run.json or .yaml.")],
     values: Values = None,
     out: Out = None,
+    strategy: Annotated[str, typer.Option(help="How to train from pretrained weights; docs/models.md has the five.")] = "",
     address: Address = "local",
 ) -> None:
     """Train a job into a run directory, or go on with it."""
+    from sign_dist.config.strategies import check_strategy, strategy_words
     from sign_dist.on_ray.cluster import connected
     from sign_dist.on_ray.training import train as run_train
 
-    run = load_run(job, values)
+    run = load_run(job, [*strategy_words(strategy), *(values or [])])
+    check_strategy(strategy, run)
     root = out or Path("runs") / _stem(job)
     with connected(address):
         metrics = run_train(run, root, on_epoch=lambda line: say(epoch_line(line, run.train.epochs)))

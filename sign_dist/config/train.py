@@ -1,8 +1,8 @@
 """Optimiser, schedule, augmentation, unfreezing, stopping and checkpoints."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from sign_dist.config.base import Settings
 
@@ -17,6 +17,8 @@ class Optim(Settings):
     warmup_fraction: float = Field(default=0.1, ge=0, lt=1)
     final_lr_ratio: float = Field(default=0.01, ge=0, le=1)
     clip_norm: float = Field(default=1.0, gt=0)
+    layer_decay: float = Field(default=1.0, gt=0, le=1)
+    """Each layer group below the head learns at the rate of the one above it times this; 1: all at the same."""
 
 
 class Augment(Settings):
@@ -47,11 +49,41 @@ class Augment(Settings):
     """Frames only: brightness, contrast and saturation, the same over a clip."""
 
 
+class Freeze(Settings):
+    """Layer groups that never train. What several of these name is frozen by any of them."""
+
+    until: str = ""
+    """A layer: the ones before it, counted from the input, are frozen; it trains."""
+    fraction: float = Field(default=0.0, ge=0, le=1)
+    """This share of the layer groups, counted from the input; never the head."""
+    groups: str = ""
+    """Names of groups, parted by blanks; `*` stands for anything."""
+
+
 class Unfreeze(Settings):
     """Progressive unfreezing: stage floor(epoch * stages / epochs) trains the layers nearest the head first."""
 
     stages: int = Field(default=1, ge=1, le=16)
     """1: all layers train from the start."""
+    plan: str = ""
+    """Stages by name, such as `classifier lstm; mixed_5*; mixed_4*`, instead of `stages`: what no stage names stays frozen."""
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Self:
+        if self.plan and self.stages > 1:
+            raise ValueError(f"unfreeze.plan says the stages, so unfreeze.stages = {self.stages} must stay 1")
+        return self
+
+
+class Lora(Settings):
+    """Low-rank adapters in place of the weights: with targets, only adapters and the head train."""
+
+    targets: str = ""
+    """Layers that get an adapter, by name or its end, parted by blanks, such as `qkv proj`; empty: no adapters."""
+    rank: int = Field(default=8, ge=1, le=1024)
+    alpha: float = Field(default=16.0, gt=0)
+    """An adapter's output is scaled by alpha / rank."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
 
 
 class Train(Settings):
@@ -71,7 +103,11 @@ class Train(Settings):
     """Decay of the moving average of weights that is evaluated and exported; 0 uses the weights themselves."""
     augment: Augment = Augment()
     optim: Optim = Optim()
+    start_from: str = ""
+    """A run directory, checkpoint, bundle or weights file whose weights this run begins with; empty: fresh ones."""
+    freeze: Freeze = Freeze()
     unfreeze: Unfreeze = Unfreeze()
+    lora: Lora = Lora()
     patience: int = Field(default=0, ge=0)
     """Stop after so many evaluations without a better monitor; 0 trains to the end."""
     evaluate_every: int = Field(default=1, ge=1)

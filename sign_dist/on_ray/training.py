@@ -32,7 +32,7 @@ from sign_dist.training.data import Clips
 from sign_dist.training.loop import fit
 from sign_dist.training.record import write_environment
 from sign_dist.training.run_dir import RunDir
-from sign_dist.training.start import start_model
+from sign_dist.training.start import start_model, weights_at
 from sign_dist.training.strategy import Ddp, Strategy
 from sign_dist.transfer.load import file_digest
 
@@ -89,6 +89,9 @@ def begin(run: Run, root: Path) -> tuple[RunDir, Run, tuple[Clips, Clips]]:
     clips = Clips.of(run, run.data.train_split), Clips.of(run, run.data.val_split)
     if weights := getattr(run.model, "weights", ""):
         file_digest(Path(weights))
+    if run.train.start_from:
+        run = run.with_values({"train.start_from": str(Path(run.train.start_from).absolute())})
+        weights_at(Path(run.train.start_from))
     run_dir.claim(run)
     return run_dir, run, clips
 
@@ -119,7 +122,7 @@ def fit_run(run: Run, run_dir: RunDir, strategy: Strategy, *, on_epoch: OnEpoch 
     vocab = Vocab.read(DatasetDir(Path(run.data.root)).vocab_file)
     task = build_task(run, vocab, clips.samples)
     torch.manual_seed(run.train.seed)  # the same first weights on every rank
-    model = start_model(run, num_classes=len(vocab), feature_shape=clips[0].features.shape[1:])
+    model = start_model(run, num_classes=len(vocab), feature_shape=clips[0].features.shape[1:], vocab=vocab)
     torch.manual_seed(run.train.seed * 1000 + strategy.rank)  # and dropout of their own
     checkpoints = LocalCheckpoints(run_dir, task.monitor, keep=run.train.keep_best)
     fit(model, task, clips, val_clips, run.train, strategy=strategy, checkpoints=checkpoints, on_epoch=on_epoch)

@@ -19,9 +19,10 @@ from sign_dist.tasks.task import Batch, Task
 from sign_dist.training.checkpoint import Checkpoints, Progress, read_state, read_weights, rng_state, set_rng_state
 from sign_dist.training.data import ClipSource, micro_batches
 from sign_dist.training.evaluate import evaluate
-from sign_dist.training.optim import build_optimizer, lr_at
+from sign_dist.training.optim import build_optimizer, lr_at, set_lr
 from sign_dist.training.strategy import Strategy, bare
-from sign_dist.transfer.freeze import keep_frozen_still, stage_of, train_stage
+from sign_dist.transfer.freeze import Plan, keep_frozen_still, plan_of
+from sign_dist.transfer.lora import add_adapters, has_adapters, merged_state
 
 logger = logging.getLogger(__name__)
 
@@ -57,15 +58,18 @@ def fit(
 
     Raises:
         RunError: the loss is no finite number any more; the clips of that step are named.
+        SettingsError: `freeze`, `unfreeze` or `lora` name layers that the model does not have.
     """
+    plan = _prepare(model, settings)
     model = strategy.wrap(model)
     average = copy.deepcopy(bare(model)).requires_grad_(False) if settings.ema else None
     state = _State(model, build_optimizer(bare(model), settings.optim), average)
     metrics = _resume(state, checkpoints, strategy.device)
     steps_per_epoch = math.ceil(len(train_clips) / settings.batch_size)
     while state.epoch < settings.epochs and not _patience_ended(state, settings):
-        stage = stage_of(state.epoch, settings.epochs, settings.unfreeze.stages)
-        train_stage(bare(model), stage, settings.unfreeze.stages)
+        stage = plan.stage(state.epoch, settings.epochs)
+        names = plan.apply(bare(model), stage)
+        logger.info("epoch %d, stage %d: %s train", state.epoch + 1, stage, ", ".join(names))
         started = time.perf_counter()
         seen = _train_epoch(state, task, train_clips, settings, strategy, steps_per_epoch * settings.epochs)
         seconds = time.perf_counter() - started
@@ -95,6 +99,24 @@ def fit(
     return metrics
 
 
+def _prepare(model: nn.Module, settings: Train) -> Plan:
+    """Add adapters where settings ask for them, and let train what will train in the end: the rest is not exchanged by DDP."""
+    lora, freeze, unfreeze = settings.lora, settings.freeze, settings.unfreeze
+    if lora.targets:
+        add_adapters(model, lora.targets, rank=lora.rank, alpha=lora.alpha, dropout=lora.dropout, seed=settings.seed)
+    plan = plan_of(
+        model,
+        until=freeze.until,
+        fraction=freeze.fraction,
+        groups=freeze.groups,
+        stages=unfreeze.stages,
+        plan=unfreeze.plan,
+        adapters=bool(lora.targets),
+    )
+    plan.apply(model, len(plan.stages) - 1)
+    return plan
+
+
 def _patience_ended(state: _State, settings: Train) -> bool:
     return bool(settings.patience) and state.stale >= settings.patience
 
@@ -118,8 +140,7 @@ def _train_epoch(
         epoch=state.epoch,
     ):
         lr = lr_at(state.step, total_steps, settings.optim)
-        for group in state.optimizer.param_groups:
-            group["lr"] = lr
+        set_lr(state.optimizer, lr)
         state.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=strategy.device)
         for i, part in enumerate(parts):
@@ -189,7 +210,10 @@ def _save(state: _State, metrics: dict[str, float], checkpoints: Checkpoints, st
         "optimizer": state.optimizer.state_dict(),
         "generators": generators,
     }
-    weights = (state.average or bare(state.model)).state_dict()
+    # Adapters are merged into what is evaluated elsewhere and exported; then the average cannot be read back from it.
+    weights = merged_state(state.average or bare(state.model))
+    if state.average is not None and has_adapters(state.average):
+        saved["average"] = state.average.state_dict()
     checkpoints.report(metrics, progress, saved, weights)
 
 
@@ -202,7 +226,8 @@ def _resume(state: _State, checkpoints: Checkpoints, device: torch.device) -> di
     bare(state.model).load_state_dict(saved["model"])
     state.optimizer.load_state_dict(saved["optimizer"])
     if state.average is not None:
-        state.average.load_state_dict({name: tensor.to(device) for name, tensor in read_weights(folder).items()})
+        average = saved.get("average") or read_weights(folder)
+        state.average.load_state_dict({name: tensor.to(device) for name, tensor in average.items()})
     generators = saved["generators"]
     set_rng_state(generators[min(_rank(), len(generators) - 1)])
     state.epoch, state.step, state.best, state.stale = progress.epoch, progress.step, progress.best, progress.stale

@@ -8,6 +8,8 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from sign_dist.transfer.sync_bn import share_batch_norm
+
 
 class Strategy(Protocol):
     """What the loop needs to know of the other processes."""
@@ -58,8 +60,7 @@ class Ddp:
 
     def wrap(self, model: nn.Module) -> nn.Module:
         model = model.to(self.device)
-        if any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules()) and self.device.type == "cuda":
-            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        model = share_batch_norm(model, world_size=self.world_size, device_type=self.device.type)
         if self.world_size == 1:
             return model
         ids = [self.device] if self.device.type == "cuda" else None

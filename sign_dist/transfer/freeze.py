@@ -1,11 +1,20 @@
-"""Which layers train in which epoch."""
+"""Which layers train in which epoch: frozen for good by name, share or group, and unfrozen stage by stage."""
 
+import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Protocol
 
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from sign_dist.errors import SettingsError, did_you_mean
+from sign_dist.transfer.schedule import Stages, matching, planned, spread, stage_of
 
 Groups = Sequence[tuple[str, Sequence[nn.Module | nn.Parameter]]]
+
+ADAPTER = "lora_"
+"""Parts of names of the adapters that `sign_dist.transfer.lora` adds."""
 
 
 class Layered(Protocol):
@@ -14,33 +23,125 @@ class Layered(Protocol):
     def layer_groups(self) -> Groups: ...
 
 
-def stage_of(epoch: int, epochs: int, stages: int) -> int:
-    """floor(epoch * stages / epochs): which of the stages an epoch belongs to, from 0.
+def groups_of(model: nn.Module) -> dict[str, list[nn.Parameter]]:
+    """Parameters by layer group, the head first. A model that names none has those of its children, the last one first.
 
-    >>> [stage_of(e, epochs=50, stages=4) for e in (0, 12, 13, 24, 25, 37, 38, 49)]
-    [0, 0, 1, 1, 2, 2, 3, 3]
+    Names keep to one word: blanks become `_`. A parameter that stands in two groups belongs to the first. What is in no
+    group belongs to the last one, which trains last.
     """
-    return min(epoch * stages // epochs, stages - 1)
+    named = getattr(model, "layer_groups", None)
+    groups: Groups = named() if named else [(name, [child]) for name, child in reversed(list(model.named_children()))]
+    seen: set[int] = set()
+    found: dict[str, list[nn.Parameter]] = {}
+    for name, parts in groups:
+        own = [p for part in parts for p in ([part] if isinstance(part, nn.Parameter) else part.parameters())]
+        fresh = {id(p): p for p in own if id(p) not in seen}
+        seen |= fresh.keys()
+        found.setdefault(name.replace(" ", "_"), []).extend(fresh.values())
+    loose = [p for p in model.parameters() if id(p) not in seen]
+    if loose:
+        found.setdefault(next(reversed(found), "all"), []).extend(loose)
+    return {name: parameters for name, parameters in found.items() if parameters}
 
 
-def train_stage(model: nn.Module, stage: int, stages: int) -> list[str]:
-    """Let the part of the model train that belongs to a stage; the last stage trains all. Answers the groups that train.
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Groups that train, stage by stage. `adapters`: in a group only what `lora` added trains, but the head trains whole."""
 
-    Groups are spread evenly over the stages, the head first. What is in no group trains in the last stage. A group that
-    is frozen also keeps its statistics: its modules are put into eval mode by `keep_frozen_still`.
+    stages: Stages
+    adapters: bool = False
+
+    def stage(self, epoch: int, epochs: int) -> int:
+        return stage_of(epoch, epochs, len(self.stages))
+
+    def apply(self, model: nn.Module, stage: int) -> list[str]:
+        """Let exactly the groups of a stage train; answers their names."""
+        groups = groups_of(model)
+        adapters = {id(p) for name, p in model.named_parameters() if ADAPTER in name}
+        head = next(iter(groups))
+        for name, parameters in groups.items():
+            for parameter in parameters:
+                part = not self.adapters or id(parameter) in adapters or (name == head and not _adapted(adapters, parameters))
+                parameter.requires_grad_(name in self.stages[stage] and part)
+        return list(self.stages[stage])
+
+
+def _adapted(adapters: set[int], parameters: Sequence[nn.Parameter]) -> bool:
+    return any(id(parameter) in adapters for parameter in parameters)
+
+
+def plan_of(
+    model: nn.Module,
+    *,
+    until: str = "",
+    fraction: float = 0.0,
+    groups: str = "",
+    stages: int = 1,
+    plan: str = "",
+    adapters: bool = False,
+) -> Plan:
+    """What trains when. `until`, `fraction` and `groups` freeze for good; the rest is unfrozen over the stages, or as planned.
+
+    Raises:
+        SettingsError: a group that the model does not have, or nothing is left to train.
     """
-    groups: Groups = model.layer_groups()  # pyright: ignore[reportCallIssue]
-    count = len(groups) if stage >= stages - 1 else max(1, round(len(groups) * (stage + 1) / stages))
-    model.requires_grad_(count == len(groups))
-    for _, parts in groups[:count]:
-        for part in parts:
-            part.requires_grad_(True)
-    return [name for name, _ in groups[:count]]
+    names = list(groups_of(model))
+    frozen = frozen_until(model, until) if until else []
+    frozen += frozen_share(names, fraction)
+    frozen += matching(names, groups)
+    free = [name for name in names if name not in frozen]
+    if not free:
+        raise SettingsError(f"everything is frozen: leave at least one of the layer groups {', '.join(names)} to train")
+    return Plan(planned(free, plan) if plan else spread(free, stages), adapters)
+
+
+def frozen_until(model: nn.Module, layer: str) -> list[str]:
+    """The groups before a layer, counted from the input; the layer itself and what follows it train.
+
+    `layer` is a group's name, or the dotted name of a module that is one of a group's parts.
+
+    Raises:
+        SettingsError: there is no such layer.
+    """
+    names = list(groups_of(model))
+    name = layer if layer in names else _group_of_module(model, layer)
+    if name not in names:
+        raise SettingsError(f"no layer group {layer!r}: this model has {', '.join(names)};{did_you_mean(layer, names)}".rstrip(";"))
+    return names[names.index(name) + 1 :]
+
+
+def frozen_share(names: Sequence[str], fraction: float) -> list[str]:
+    """The first share of the groups, counted from the input and rounded down, never the head.
+
+    >>> frozen_share(["head", "e", "d", "c", "b"], 0.8)
+    ['e', 'd', 'c', 'b']
+    """
+    count = min(math.floor(round(fraction * len(names), 9)), len(names) - 1)
+    return list(names[len(names) - count :])
 
 
 def keep_frozen_still(model: nn.Module) -> None:
-    """Put modules all of whose parameters are frozen into eval mode: no dropout, and BatchNorm keeps its statistics."""
+    """Put modules all of whose parameters are frozen into eval mode: no dropout, and BatchNorm keeps its statistics.
+
+    A BatchNorm without parameters of its own follows the module that holds it.
+    """
     for module in model.modules():
         parameters = list(module.parameters())
         if parameters and not any(p.requires_grad for p in parameters):
             module.eval()
+        elif any(p.requires_grad for p in parameters) and all(
+            ADAPTER in n for n, p in module.named_parameters() if p.requires_grad
+        ):
+            # Only adapters train inside: what they sit on stands still, statistics included.
+            for child in module.modules():
+                if isinstance(child, _BatchNorm):
+                    child.eval()
+
+
+def _group_of_module(model: nn.Module, path: str) -> str:
+    modules = dict(model.named_modules())
+    named = getattr(model, "layer_groups", None)
+    if path not in modules or not named:
+        return ""
+    groups: Groups = named()
+    return next((name.replace(" ", "_") for name, parts in groups if any(part is modules[path] for part in parts)), "")

@@ -1,0 +1,105 @@
+"""Low-rank adapters (Hu et al. 2021, arXiv 2106.09685) on any module here. The only importer of peft."""
+
+import fnmatch
+import logging
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from sign_dist.errors import SettingsError, WeightsError
+from sign_dist.transfer.freeze import ADAPTER
+
+NAME = "default"
+BASE = ".base_layer."
+KINDS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Embedding)
+
+
+def targets_of(model: nn.Module, patterns: str) -> list[str]:
+    """Modules that adapters can sit on and whose dotted names match a pattern; patterns are parted by blanks or commas.
+
+    A pattern matches the whole name or its end: `qkv` and `blocks.*.attn.qkv` both name `blocks.3.attn.qkv`.
+
+    Raises:
+        SettingsError: a pattern matches none.
+    """
+    names = [name for name, module in model.named_modules() if isinstance(module, KINDS) and not _inside_attention(model, name)]
+    found: list[str] = []
+    for pattern in patterns.replace(",", " ").split():
+        hits = [name for name in names if fnmatch.fnmatchcase(name, pattern) or fnmatch.fnmatchcase(name, f"*.{pattern}")]
+        if not hits:
+            raise SettingsError(f"no layer {pattern!r} that an adapter can sit on: there are {', '.join(names[:12])} ...")
+        found += hits
+    return list(dict.fromkeys(found))
+
+
+def add_adapters(
+    model: nn.Module, patterns: str, *, rank: int = 8, alpha: float = 16.0, dropout: float = 0.0, seed: int = 0
+) -> nn.Module:
+    """Put an adapter on each target, in place. The output does not change until one is trained: their second half is zero.
+
+    All other parameters are frozen.
+
+    Raises:
+        SettingsError: a pattern matches no layer.
+    """
+    targets = targets_of(model, patterns)
+    if not targets:
+        raise SettingsError("adapters need targets: name layers, such as qkv")
+    logging.getLogger("bitsandbytes").setLevel(logging.CRITICAL)  # it complains of kernels that nobody asked for
+    from peft import LoraConfig, inject_adapter_in_model
+
+    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=targets)  # pyright: ignore[reportArgumentType]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        inject_adapter_in_model(config, model, adapter_name=NAME)
+    model.requires_grad_(False)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(ADAPTER in name)
+    return model
+
+
+def adapters_of(model: nn.Module) -> dict[str, Tensor]:
+    """The adapters alone, by their names in the state dict: all that has to be kept beside the original weights."""
+    return {name: tensor for name, tensor in model.state_dict().items() if ADAPTER in name}
+
+
+def load_adapters(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Put adapters back into a model that has places for exactly them.
+
+    Raises:
+        WeightsError: they belong to another model, other targets or another rank.
+    """
+    own = adapters_of(model)
+    unlike = [n for n in own.keys() | tensors.keys() if n not in own or n not in tensors or own[n].shape != tensors[n].shape]
+    if unlike:
+        raise WeightsError(f"{len(unlike)} adapters do not fit, such as {min(unlike)}: they are for other targets or another rank")
+    model.load_state_dict(dict(tensors), strict=False)
+
+
+@torch.no_grad()
+def merged_state(model: nn.Module) -> dict[str, Tensor]:
+    """The state dict of the network without adapters that computes the same: each is added to what it sits on."""
+    state = model.state_dict()
+    merged = {name.replace(BASE, "."): tensor for name, tensor in state.items() if ADAPTER not in name}
+    for name, module in model.named_modules():
+        if hasattr(module, "get_delta_weight") and NAME in getattr(module, "lora_A", {}) | getattr(module, "lora_embedding_A", {}):
+            delta: Tensor = module.get_delta_weight(NAME)  # pyright: ignore[reportCallIssue]
+            merged[f"{name}.weight"] = merged[f"{name}.weight"] + delta.to(merged[f"{name}.weight"].dtype)
+    return merged
+
+
+def share_of_adapters(model: nn.Module) -> float:
+    """Numbers in adapters, of all numbers in parameters."""
+    total = sum(p.numel() for p in model.parameters())
+    return sum(p.numel() for n, p in model.named_parameters() if ADAPTER in n) / total if total else 0.0
+
+
+def has_adapters(model: nn.Module) -> bool:
+    return any(ADAPTER in name for name, _ in model.named_parameters())
+
+
+def _inside_attention(model: nn.Module, name: str) -> bool:
+    """torch's MultiheadAttention reads the weight of its output layer directly, past any adapter."""
+    parent = name.rpartition(".")[0]
+    return bool(parent) and isinstance(model.get_submodule(parent), nn.MultiheadAttention)
