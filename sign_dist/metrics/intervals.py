@@ -16,6 +16,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from sign_dist.metrics.tally import Tally
+
 # Up to here a share is given Wilson's interval (Brown et al. 2001): a bootstrap of so few values is lumpy, too narrow.
 SMALL_N = 40
 RESAMPLES = 2000
@@ -121,6 +123,34 @@ def bootstrap(
         len(x),
         0 if clusters is None else num_units,
     )
+
+
+def corpus_interval(tally: Tally, *, level: float = 0.95, resamples: int = RESAMPLES, seed: int = 0) -> Interval:
+    """Percentile bootstrap interval of a corpus score, such as WER or BLEU: whole sentences are drawn, their sums scored.
+
+    Draws in which nothing was asked do not count. It is widened where needed to contain the estimate.
+
+    Raises:
+        ValueError: no sentence.
+    """
+    n = len(tally)
+    if not n:
+        raise ValueError("a bootstrap needs at least one sentence, got none")
+    if not 0 < level < 1 or resamples < 1:
+        raise ValueError(f"need 0 < level < 1 and resamples >= 1: {level=} {resamples=}")
+    rng = np.random.default_rng(seed)
+    shares = np.full(n, 1 / n)
+    # In an order of their own, so that the order of the sentences does not matter.
+    rows = tally.rows[np.lexsort(tally.rows.T)]
+    size = max(1, _BLOCK // n)
+    draws = np.concatenate(
+        [tally.score(rng.multinomial(n, shares, size=min(size, resamples - done)) @ rows) for done in range(0, resamples, size)]
+    )
+    draws = draws[np.isfinite(draws)]
+    value = tally.value
+    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2]) if len(draws) else (math.nan, math.nan)
+    method = f"percentile bootstrap over sentences, {resamples} resamples"
+    return Interval(value, min(float(low), value), max(float(high), value), level, method, n)
 
 
 def share_interval(correct: Sequence[bool], *, level: float = 0.95, resamples: int = RESAMPLES, seed: int = 0) -> Interval:
