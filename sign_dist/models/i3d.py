@@ -219,7 +219,8 @@ def normalise_frames(frames: Tensor, colours: Colours = "rgb") -> Tensor:
     """RGB `uint8 (B, T, H, W, 3)` -> video (B, 3, T, H, W) in -1..1, its channels in the order `colours`."""
     if colours == "bgr":
         frames = frames.flip(-1)
-    return frames.permute(0, 4, 1, 2, 3).float() / 255 * 2 - 1
+    # One rounding only, as x / 255 * 2 - 1 has in the float64 of the original.
+    return (2 * frames.permute(0, 4, 1, 2, 3).float() - 255) / 255
 
 
 def wlasl_loss(step_logits: Tensor, labels: Tensor, num_frames: int) -> tuple[Tensor, Tensor]:

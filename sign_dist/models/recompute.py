@@ -8,7 +8,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 
-def recomputed(module: nn.Module, *inputs: Tensor) -> Tensor:
+def recomputed(module: nn.Module, *inputs: Tensor | None) -> Tensor:
     """`module(*inputs)`, whose inner values are computed again in the backward pass.
 
     The second pass leaves running means, variances and counts of batches as the first one left them.
