@@ -61,8 +61,8 @@ class FrameFeatures(Settings):
 
     kind: Literal["frames"] = "frames"
     sampling: Sampling = Sampling(max_side_px=320)
-    num_frames: int = Field(default=16, ge=2, le=512)
-    """Frames per clip, spread evenly over it."""
+    num_frames: int = Field(default=16, ge=0, le=512)
+    """Frames per clip, spread evenly over it; 0 keeps every sampled frame."""
     size_px: int = Field(default=64, ge=32, le=512, multiple_of=32)
     privacy: Privacy = "none"
     """`blur`: faces are hidden before anything is stored."""
