@@ -71,17 +71,14 @@ def bare_loop(rows: list[dict[str, Any]], features: Features, cores: int) -> tup
     return total, seconds
 
 
-def through_ray(dataset: DatasetDir, features: Features, frames: dict[str, int]) -> tuple[float, float]:
-    """(seconds in all, frames per second between the first and the last committed block)."""
+def through_ray(dataset: DatasetDir, features: Features) -> tuple[float, float]:
+    """(seconds in all, clips per second between the first and the last committed block)."""
     began = time.perf_counter()
     marks: list[tuple[float, int]] = []
     extract(dataset, features, progress=lambda done, total: marks.append((time.perf_counter() - began, done)))
     whole = time.perf_counter() - began
-    # Blocks hold the same number of clips, so clips count for frames.
-    marks = [mark for mark in marks if mark[1] > 0]
-    (first, before), (last, after) = marks[0], marks[-1]
-    mean = sum(frames.values()) / len(frames)
-    return whole, mean * (after - before) / (last - first)
+    (first, before), (last, after) = next(mark for mark in marks if mark[1] > 0), marks[-1]
+    return whole, (after - before) / (last - first)
 
 
 def main() -> None:
@@ -127,7 +124,8 @@ def measure(corpus: Path, features: Features, cores: int, folder: Path, *, repea
         for s in samples
     ]
     frames, before_s = bare_loop(rows, features, cores)
-    whole_s, steady_rate = through_ray(dataset, features, {s.key: s.n_frames for s in samples})
+    whole_s, clips_per_s = through_ray(dataset, features)
+    steady_rate = clips_per_s * frames / len(rows)  # blocks mix long and short clips
     began = time.perf_counter()
     assert not find_todo(dataset, features).blocks
     again_s = time.perf_counter() - began

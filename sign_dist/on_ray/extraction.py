@@ -166,8 +166,9 @@ def _run(blocks: list[Block], features: Features, todo: Todo) -> Generator[Outco
                 "decode_threads": threads,
             },
             batch_size=1,
-            # One in flight: what waits at an actor that dies is lost with it.
-            compute=ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=1),
+            # One waits at each actor, which would else idle for about 0.15 s between blocks. What waits at an actor that
+            # dies comes again in the next pass.
+            compute=ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=2),
             num_cpus=threads or WORKER_CPU,
             num_gpus=1 if gpus else 0,
             max_restarts=-1,
