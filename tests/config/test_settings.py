@@ -38,6 +38,13 @@ OTHER: dict[str, Any] = {
     "scale.device": "cpu",
     "scale.max_failures": 1,
     "train.batch_size": 64,
+    "train.start_from": "runs/y",
+    "train.freeze.until": "blocks.1",
+    "train.freeze.groups": "blocks.*",
+    "train.unfreeze.plan": "head; blocks.1",
+    "train.lora.targets": "qkv",
+    "model.colours": "bgr",
+    "model.over_time": "mean",
 }
 SWITCH = {"model.kind": "feature", "data.features.kind": "signhiera"}
 
@@ -67,6 +74,8 @@ def runs(draw: st.DrawFn) -> Run:
     names = sorted(run.flat().keys() - {"task", "model.kind", "data.features.kind"})
     names = [n for n in names if not n.endswith(("preset", "weights", "accumulate", "workers"))]
     chosen = draw(st.lists(st.sampled_from(names), unique=True, max_size=8))
+    if "train.unfreeze.plan" in chosen:
+        chosen = [name for name in chosen if name != "train.unfreeze.stages"]
     values = {name: other(name, run.flat()[name]) for name in chosen}
     values["data.root"] = draw(st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
     values["train.optim.lr"] = draw(st.floats(min_value=1e-9, max_value=1))

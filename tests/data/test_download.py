@@ -330,7 +330,7 @@ def test_two_downloads_do_not_write_into_one_folder(server: Any, tmp_path: Path)
 
 
 def start(server: Any, links: Path, out: Path) -> subprocess.Popen[bytes]:
-    words = [sys.executable, "-m", "sign_dist", "download", str(links), str(out), "--per-host", "2"]
+    words = [sys.executable, "-m", "sign_dist", "download", str(links), str(out), "--per-host", "3"]
     return subprocess.Popen(words, stderr=subprocess.PIPE, env={**os.environ, "NO_PROXY": "*"})
 
 
@@ -346,8 +346,9 @@ def test_a_killed_download_goes_on_where_it_was(how: signal.Signals, server: Any
     links, out = listed(tmp_path, *(server.url(name) for name in bodies)), tmp_path / "out"
     process = start(server, links, out)
     until = time.monotonic() + 60
-    while not all((out / f"{name}.part").exists() and (out / f"{name}.part").stat().st_size > 100_000 for name in large):
-        assert process.poll() is None
+    parts = [out / f"{name}.part" for name in large]
+    while not all((out / name).exists() for name in small) or not all(p.exists() and p.stat().st_size > 100_000 for p in parts):
+        assert process.poll() is None, process.communicate()[1].decode()
         assert time.monotonic() < until
         time.sleep(0.02)
     process.send_signal(how)
