@@ -21,7 +21,7 @@ check: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
-	$(TEST_ENV) $(BIN)/pytest -m "not ray and not gpu and not slow and not commands"
+	$(TEST_ENV) $(BIN)/pytest -n auto --maxprocesses 8 -m "not ray and not gpu and not slow and not commands"
 
 test-ray: .venv/installed-dev
 	$(TEST_ENV) $(BIN)/pytest -m "ray and not gpu and not slow"
