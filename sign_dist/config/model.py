@@ -49,4 +49,18 @@ class SignHieraModel(Settings):
     dropout: float = Field(default=0.1, ge=0, lt=1)
 
 
-Model = Annotated[LandmarkModel | FeatureModel | VideoCnnModel | SignHieraModel, Field(discriminator="kind")]
+class I3dModel(Settings):
+    """Inception-I3D, RGB, trained end to end from frames; what Kinetics and WLASL checkpoints fill."""
+
+    kind: Literal["i3d"] = "i3d"
+    weights: str = ""
+    colours: Literal["rgb", "bgr"] = "rgb"
+    """Order of colours that the weights expect; those that WLASL published expect bgr."""
+    over_time: Literal["max", "mean"] = "max"
+    """How the answers of the steps become the clip's."""
+    dropout: float = Field(default=0.5, ge=0, lt=1)
+    checkpointing: bool = False
+    """Compute inner values again in the backward pass: less memory, more time."""
+
+
+Model = Annotated[LandmarkModel | FeatureModel | VideoCnnModel | SignHieraModel | I3dModel, Field(discriminator="kind")]

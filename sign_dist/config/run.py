@@ -12,7 +12,7 @@ from sign_dist.config.model import LandmarkModel, Model
 from sign_dist.config.train import Train
 
 # Which features a model can read.
-READS = {"landmark": "landmarks", "feature": "signhiera", "video_cnn": "frames", "signhiera": "frames"}
+READS = {"landmark": "landmarks", "feature": "signhiera", "video_cnn": "frames", "signhiera": "frames", "i3d": "frames"}
 
 
 class Scale(Settings):

@@ -4,10 +4,11 @@ from typing import assert_never
 
 from torch import nn
 
-from sign_dist.config.model import FeatureModel, LandmarkModel, Model, SignHieraModel, VideoCnnModel
+from sign_dist.config.model import FeatureModel, I3dModel, LandmarkModel, Model, SignHieraModel, VideoCnnModel
 from sign_dist.errors import SettingsError
 from sign_dist.models.ensemble import Ensemble
 from sign_dist.models.feature_classifier import FeatureClassifier
+from sign_dist.models.i3d import InceptionI3d
 from sign_dist.models.landmark import LandmarkClassifier
 from sign_dist.models.signhiera import PRESETS, SignHiera
 from sign_dist.models.video_cnn import VideoCnn
@@ -56,6 +57,15 @@ def build_model(settings: Model, *, num_classes: int, feature_shape: tuple[int, 
                 feature_shape,
             )
             return SignHiera(shape, num_classes, dropout=settings.dropout)
+        case I3dModel():
+            _need(len(feature_shape) == 3, settings.kind, "frames (T, H, W, 3)", feature_shape)
+            return InceptionI3d(
+                num_classes,
+                dropout=settings.dropout,
+                colours=settings.colours,
+                over_time=settings.over_time,
+                checkpointing=settings.checkpointing,
+            )
         case _:
             assert_never(settings)
 

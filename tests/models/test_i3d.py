@@ -1,6 +1,7 @@
 """Laws of Inception-I3D that need no reference: sizes, padding, colours, memory-saving training, groups, heads."""
 
 import itertools
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,7 +9,12 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sign_dist.config.model import I3dModel
+from sign_dist.config.run import Run
+from sign_dist.errors import SettingsError
+from sign_dist.models.build import build_model
 from sign_dist.models.i3d import InceptionI3d, max_pool_same, normalise_frames, same_padding, wlasl_loss
+from sign_dist.training.start import start_model
 
 SIZES = st.integers(1, 24)
 
@@ -152,3 +158,31 @@ def test_learns_a_few_clips_by_heart() -> None:
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.3 * losses[0]
+
+
+def test_settings_become_the_network_and_a_kinetics_file_fills_all_but_its_head(tmp_path: Path) -> None:
+    """A file as torch 0.3 wrote it: no counts of batches, 287 names, another number of classes."""
+    run = Run.model_validate(
+        {
+            "data": {"root": "data/none", "features": {"kind": "frames", "size_px": 224, "num_frames": 16}},
+            "model": {"kind": "i3d", "weights": str(tmp_path / "rgb_imagenet.pt"), "colours": "bgr", "dropout": 0.2},
+        }
+    )
+    torch.manual_seed(0)
+    published = {name: tensor for name, tensor in InceptionI3d(9).state_dict().items() if not name.endswith("num_batches_tracked")}
+    assert len(published) == 287
+    torch.save(published, tmp_path / "rgb_imagenet.pt")
+    model = start_model(run, num_classes=4, feature_shape=(224, 224, 3))
+    assert isinstance(model, InceptionI3d)
+    assert (model.colours, model.dropout.p, model.over_time) == ("bgr", 0.2, "max")
+    state = model.state_dict()
+    same = {name for name, tensor in published.items() if state[name].shape == tensor.shape and torch.equal(state[name], tensor)}
+    # The catalogue knows a file of that name as one for RGB: its first kernel is turned for a model that is given BGR.
+    assert published.keys() - same == {"logits.conv3d.weight", "logits.conv3d.bias", "Conv3d_1a_7x7.conv3d.weight"}
+    stem = "Conv3d_1a_7x7.conv3d.weight"
+    torch.testing.assert_close(state[stem], published[stem].flip(1), atol=0, rtol=0)
+
+
+def test_settings_refuse_features_that_are_no_frames() -> None:
+    with pytest.raises(SettingsError, match=r"'i3d' reads frames \(T, H, W, 3\)"):
+        build_model(I3dModel(), num_classes=4, feature_shape=(768,))
