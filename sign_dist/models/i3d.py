@@ -156,7 +156,8 @@ class Unit3d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         kernel, stride = self.conv3d.kernel_size, self.conv3d.stride
         pads = [same_padding(n, k, s) for n, k, s in zip(x.shape[2:], kernel, stride, strict=True)]
-        if all(front == back for front, back in pads):  # the convolution pads by itself, without a copy
+        # The convolution pads by itself, without a copy; an adapter in its place (transfer.lora) is called as it is.
+        if isinstance(self.conv3d, nn.Conv3d) and all(front == back for front, back in pads):
             x = F.conv3d(x, self.conv3d.weight, stride=stride, padding=[front for front, _ in pads])
         else:
             x = self.conv3d(F.pad(x, [p for pad in reversed(pads) for p in pad]))

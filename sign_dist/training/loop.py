@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from sign_dist.config.train import Train
-from sign_dist.errors import RunError
+from sign_dist.errors import RunError, SettingsError
 from sign_dist.tasks.task import Batch, Task
 from sign_dist.training.checkpoint import Checkpoints, Progress, read_state, read_weights, rng_state, set_rng_state
 from sign_dist.training.data import ClipSource, micro_batches
@@ -22,7 +22,7 @@ from sign_dist.training.evaluate import evaluate
 from sign_dist.training.optim import build_optimizer, lr_at, set_lr
 from sign_dist.training.strategy import Strategy, bare
 from sign_dist.transfer.freeze import Plan, keep_frozen_still, plan_of
-from sign_dist.transfer.lora import add_adapters, has_adapters, merged_state
+from sign_dist.transfer.lora import add_adapters, has_adapters, merged_state, unused_adapters
 
 logger = logging.getLogger(__name__)
 
@@ -144,6 +144,8 @@ def _train_epoch(
         state.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=strategy.device)
         for i, part in enumerate(parts):
+            if not part and strategy.world_size == 1:
+                continue  # a short last step fills fewer parts, and nobody waits for the others
             batch = _batch(task, clips, part, settings.seed, state.epoch).to(strategy.device)
             last = i == len(parts) - 1
             with contextlib.nullcontext() if last else strategy.no_sync(state.model):
@@ -151,6 +153,8 @@ def _train_epoch(
                 # DDP averages gradients over ranks; the sum over all clips is what is wanted.
                 (loss * strategy.world_size).backward()
             total += loss.detach()
+        if not losses and (unused := unused_adapters(state.model)):  # asked once an epoch: a stage may bring others
+            raise SettingsError(f"the model passes by the adapter of {unused[0]}: choose other train.lora.targets")
         norm = nn.utils.clip_grad_norm_(state.model.parameters(), settings.optim.clip_norm)
         step_loss = math.fsum(strategy.gather(float(total)))
         if not math.isfinite(step_loss) or not math.isfinite(float(norm)):

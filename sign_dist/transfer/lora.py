@@ -3,6 +3,7 @@
 import fnmatch
 import logging
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from sign_dist.transfer.freeze import ADAPTER
 
 NAME = "default"
 BASE = ".base_layer."
+SIZES = ("kernel_size", "stride", "padding", "dilation", "groups", "in_channels", "out_channels", "in_features", "out_features")
 KINDS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Embedding)
 
 
@@ -23,7 +25,7 @@ def targets_of(model: nn.Module, patterns: str) -> list[str]:
     Raises:
         SettingsError: a pattern matches none.
     """
-    names = [name for name, module in model.named_modules() if isinstance(module, KINDS) and not _inside_attention(model, name)]
+    names = [name for name, module in model.named_modules() if _can_sit_on(module) and not _inside_attention(model, name)]
     found: list[str] = []
     for pattern in patterns.replace(",", " ").split():
         hits = [name for name in names if fnmatch.fnmatchcase(name, pattern) or fnmatch.fnmatchcase(name, f"*.{pattern}")]
@@ -53,6 +55,8 @@ def add_adapters(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         inject_adapter_in_model(config, model, adapter_name=NAME)
+    for target in targets:
+        _show_sizes(model.get_submodule(target))
     model.requires_grad_(False)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(ADAPTER in name)
@@ -83,10 +87,21 @@ def merged_state(model: nn.Module) -> dict[str, Tensor]:
     state = model.state_dict()
     merged = {name.replace(BASE, "."): tensor for name, tensor in state.items() if ADAPTER not in name}
     for name, module in model.named_modules():
-        if hasattr(module, "get_delta_weight") and NAME in getattr(module, "lora_A", {}) | getattr(module, "lora_embedding_A", {}):
-            delta: Tensor = module.get_delta_weight(NAME)  # pyright: ignore[reportCallIssue]
+        if any(NAME in getattr(module, place, ()) for place in ("lora_A", "lora_embedding_A")):
+            delta = _delta(module)
             merged[f"{name}.weight"] = merged[f"{name}.weight"] + delta.to(merged[f"{name}.weight"].dtype)
     return merged
+
+
+def _delta(layer: Any) -> Tensor:
+    """What an adapter adds to the weight it sits on.
+
+    Of convolutions it is computed here: peft's own (0.21) fails on 3-D kernels of 1 x 1 x 1, of which I3D has most.
+    """
+    if not isinstance(layer.base_layer, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+        return layer.get_delta_weight(NAME)
+    down, up = layer.lora_A[NAME].weight, layer.lora_B[NAME].weight
+    return torch.einsum("or,ri...->oi...", up.flatten(1), down) * layer.scaling[NAME]
 
 
 def share_of_adapters(model: nn.Module) -> float:
@@ -97,6 +112,26 @@ def share_of_adapters(model: nn.Module) -> float:
 
 def has_adapters(model: nn.Module) -> bool:
     return any(ADAPTER in name for name, _ in model.named_parameters())
+
+
+def unused_adapters(model: nn.Module) -> list[str]:
+    """Adapters that should have learned from a backward pass and did not: the model reads the weight below them directly."""
+    return [name for name, p in model.named_parameters() if ADAPTER in name and p.requires_grad and p.grad is None]
+
+
+def _show_sizes(layer: nn.Module) -> None:
+    """An adapted layer answers for the sizes of what it sits on: models compute paddings from them."""
+    base: nn.Module = layer.base_layer  # pyright: ignore[reportAssignmentType]
+    for name in SIZES:
+        if hasattr(base, name) and not hasattr(layer, name):
+            setattr(layer, name, getattr(base, name))
+
+
+def _can_sit_on(module: nn.Module) -> bool:
+    """Not on grouped or dilated convolutions: peft can merge no adapter into the first, and leaves gaps out of the second."""
+    if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+        return module.groups == 1 and set(module.dilation) == {1}
+    return isinstance(module, KINDS)
 
 
 def _inside_attention(model: nn.Module, name: str) -> bool:
