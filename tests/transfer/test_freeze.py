@@ -1,9 +1,8 @@
 """Progressive unfreezing: which layers train when, and that a frozen one does not move at all."""
 
 import itertools
-import json
 import math
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,12 +15,16 @@ from sign_dist.config.model import FeatureModel, LandmarkModel, Model, VideoCnnM
 from sign_dist.config.train import Optim
 from sign_dist.errors import SettingsError
 from sign_dist.models.build import build_model
+from sign_dist.models.cslr import CslrHead
+from sign_dist.models.i3d import InceptionI3d
 from sign_dist.models.signhiera import PRESETS, SignHiera
+from sign_dist.models.student import CtcStudent
 from sign_dist.models.temporal_i3d import TemporalI3d
 from sign_dist.training.optim import build_optimizer, set_lr
 from sign_dist.transfer.freeze import frozen_share, groups_of, keep_frozen_still, plan_of
 from sign_dist.transfer.schedule import spread, stage_of
-from sign_dist.transfer.sync_bn import share_batch_norm
+from sign_dist.transfer.sync_bn import SharedBatchNorm, share_batch_norm
+from tests.parity.vectors import parity_json
 
 
 class Tower(nn.Module):
@@ -148,13 +151,15 @@ class Counted(nn.Module):
 
 
 @pytest.fixture(params=["stand-in", "model"])
-def teacher(request: pytest.FixtureRequest, parity_folder: Path) -> tuple[nn.Module, dict[str, Any]]:
+def teacher(request: pytest.FixtureRequest) -> tuple[nn.Module, dict[str, Any]]:
     """Blocks of the sizes in the file, and the model that has them."""
-    published = json.loads((parity_folder / "i3d" / "seed_teacher_counts.json").read_text(encoding="utf-8"))
+    published = parity_json("i3d/seed_teacher_counts.json")
+    sizes = published["parameters_per_block"]
     if request.param == "stand-in":
-        return Counted(published["parameters_per_block"]), published
+        return Counted(sizes), published
+    vocabulary = {count: int(name.rpartition("_")[2]) for name, count in published.items() if name.startswith("total_at_vocab_")}
     with torch.device("meta"):
-        return TemporalI3d(1232), published
+        return TemporalI3d(vocabulary[sum(sizes.values())]), published
 
 
 def count(model: nn.Module) -> int:
@@ -163,7 +168,7 @@ def count(model: nn.Module) -> int:
 
 def test_freezing_up_to_each_layer_leaves_the_published_numbers(teacher: tuple[nn.Module, dict[str, Any]]) -> None:
     model, published = teacher
-    assert count(model) == published["total_at_vocab_1232"]
+    assert count(model) == sum(published["parameters_per_block"].values())
     for layer, number in published["trainable_after_freeze_until"].items():
         plan_of(model, until=layer).apply(model, 0)
         assert count(model) == number, layer
@@ -176,11 +181,45 @@ def test_the_planned_stages_train_the_published_numbers(teacher: tuple[nn.Module
     for i, stage in enumerate(stages):
         plan.apply(model, i)
         assert count(model) == stage["trainable"]
-    rule = published["stage_rule"]["epochs_50_stages_4"]
-    assert [[e for e in range(50) if plan.stage(e, 50) == i] for i in range(4)] == [list(range(a, b + 1)) for a, b in rule]
-    whole = plan_of(model, stages=4)
-    whole.apply(model, 3)
-    assert count(model) == published["total_at_vocab_1232"], "without a plan the last stage trains everything"
+    (rule,) = [spans for name, spans in published["stage_rule"].items() if name.startswith("epochs_")]
+    epochs = rule[-1][1] + 1
+    assert [[e for e in range(epochs) if plan.stage(e, epochs) == i] for i in range(len(rule))] == [
+        list(range(a, b + 1)) for a, b in rule
+    ]
+    whole = plan_of(model, stages=len(stages))
+    whole.apply(model, len(stages) - 1)
+    assert count(model) == sum(published["parameters_per_block"].values()), "without a plan the last stage trains everything"
+
+
+def test_in_each_planned_stage_exactly_so_many_numbers_get_gradients() -> None:
+    """The same counts, by a backward pass through the real network; what is frozen does not change, statistics included."""
+    published = parity_json("i3d/seed_teacher_counts.json")
+    torch.manual_seed(0)
+    model = TemporalI3d(1232)
+    plan = plan_of(model, plan="; ".join(" ".join(stage["adds"]) for stage in published["progressive_stages"]))
+    optimizer = build_optimizer(model, Optim(lr=0.01))
+    x, lengths = torch.randn(2, 12, 6516), torch.tensor([12, 9])
+    trained_before: set[str] = set()
+    for i, stage in enumerate(published["progressive_stages"]):
+        names = plan.apply(model, i)
+        model.train()
+        keep_frozen_still(model)
+        before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        momenta = {id(p): state["exp_avg"].clone() for p, state in optimizer.state.items()}
+        optimizer.zero_grad(set_to_none=True)
+        logits, _ = model(x, lengths)
+        logits.square().mean().backward()
+        with_gradient = {name for name, p in model.named_parameters() if p.grad is not None}
+        assert {name.split(".")[0] for name in with_gradient} == set(names)
+        assert sum(p.numel() for p in model.parameters() if p.grad is not None) == stage["trainable"]
+        assert trained_before < with_gradient
+        assert {id(p) for n, p in model.named_parameters() if n in trained_before} == momenta.keys(), "none is lost, none is made"
+        optimizer.step()
+        moved = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
+        assert {name.split(".")[0] for name in moved} == set(names)
+        assert {name for name in before if "running_" in name and name.split(".")[0] in names} <= moved
+        assert all(float(optimizer.state[p]["step"]) == i + 1 for n, p in model.named_parameters() if n.startswith("classifier"))
+        trained_before = with_gradient
 
 
 # --- frozen means still -----------------------------------------------------------------------------------------------
@@ -257,13 +296,16 @@ def test_rates_fall_by_the_decay_from_group_to_group_and_hold_every_parameter_on
     assert {group["weight_decay"] for group in optimizer.param_groups} == {0.0, Optim().weight_decay}
 
 
-@pytest.mark.parametrize(("world_size", "device_type", "shared"), [(1, "cuda", 0), (2, "cpu", 0), (2, "cuda", 3)])
-def test_batch_norm_is_shared_between_workers_on_gpus(world_size: int, device_type: str, shared: int) -> None:
+@pytest.mark.parametrize(
+    ("world_size", "device_type", "kind"), [(1, "cuda", nn.BatchNorm1d), (2, "cpu", SharedBatchNorm), (2, "cuda", nn.SyncBatchNorm)]
+)
+def test_batch_norm_is_shared_between_workers(world_size: int, device_type: str, kind: type[nn.Module]) -> None:
+    """What it computes on CPUs is tested in test_sync_bn.py; on GPUs it is torch's own."""
     model = Tower(3)
     plan_of(model, stages=3).apply(model, 0)
     before, wanted = {n: t.clone() for n, t in model.state_dict().items()}, trained(model)
     model = share_batch_norm(model, world_size=world_size, device_type=device_type)
-    assert sum(isinstance(m, nn.SyncBatchNorm) for m in model.modules()) == shared
+    assert sum(type(m) is kind for m in model.modules()) == 3
     assert all(torch.equal(t, before[n]) for n, t in model.state_dict().items())
     assert trained(model) == wanted
 
@@ -286,8 +328,18 @@ def test_the_groups_of_every_model_hold_each_parameter_once(settings: Model, sha
     check_groups(build_model(settings, num_classes=5, feature_shape=shape))
 
 
-def test_the_groups_of_signhiera_hold_each_parameter_once() -> None:
-    check_groups(SignHiera(PRESETS["tiny"], 5))
+NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    "signhiera": lambda: SignHiera(PRESETS["tiny"], 5),
+    "i3d": lambda: InceptionI3d(5),
+    "temporal_i3d": lambda: TemporalI3d(5),
+    "cslr": lambda: CslrHead(8, 5, hidden=16, share_classifier=False),
+    "student": lambda: CtcStudent(8, 5),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_groups_of_every_network_hold_each_parameter_once(name: str) -> None:
+    check_groups(NETWORKS[name]())
 
 
 def check_groups(model: nn.Module) -> None:
