@@ -214,7 +214,7 @@ def train(
     job: Annotated[str, typer.Argument(help="A job (.py), or a run.json or .yaml.")],
     values: Values = None,
     out: Out = None,
-    strategy: Annotated[str, typer.Option(help="How to train from pretrained weights; docs/models.md has the five.")] = "",
+    strategy: Annotated[str, typer.Option(help="How to train from pretrained weights; docs/train.md has the five.")] = "",
     address: Address = "local",
 ) -> None:
     """Train a job into a run directory, or go on with it."""
@@ -222,11 +222,13 @@ def train(
     from sign_dist.on_ray.cluster import connected
     from sign_dist.on_ray.training import train as run_train
 
-    run = load_run(job, [*strategy_words(strategy), *(values or [])])
+    run = load_run(job, [*strategy_words(strategy, values or []), *(values or [])])
     check_strategy(strategy, run)
     root = out or Path("runs") / _stem(job)
     with connected(address):
-        metrics = run_train(run, root, on_epoch=lambda line: say(epoch_line(line, run.train.epochs)))
+        metrics = run_train(
+            run, root, on_taken=lambda taken: say(str(taken)), on_epoch=lambda line: say(epoch_line(line, run.train.epochs))
+        )
     say(
         f"{root}: "
         + " ".join(f"{n} {v:.4g}" for n, v in metrics.items() if n.startswith("val/"))

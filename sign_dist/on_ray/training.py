@@ -17,6 +17,7 @@ import ray.train.torch
 import torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
+from torch import nn
 
 from sign_dist import errors
 from sign_dist.config.run import Run
@@ -32,22 +33,26 @@ from sign_dist.training.data import Clips
 from sign_dist.training.loop import fit
 from sign_dist.training.record import write_environment
 from sign_dist.training.run_dir import RunDir
-from sign_dist.training.start import start_model, weights_at
+from sign_dist.training.start import Taken, start_model
 from sign_dist.training.strategy import Ddp, Strategy
-from sign_dist.transfer.load import file_digest
 
 OnEpoch = Callable[[dict[str, float]], None]
 
 
-def train(run: Run, root: Path, *, on_epoch: OnEpoch | None = None) -> dict[str, Any]:
+def train(
+    run: Run, root: Path, *, on_taken: Callable[[Taken], None] | None = None, on_epoch: OnEpoch | None = None
+) -> dict[str, Any]:
     """Train a run into its directory, or go on where it stopped; a finished run is left alone. Answers the last metrics.
 
+    `on_taken` is told what the run takes from pretrained weights, before it starts.
+
     Raises:
+        WeightsError: they are missing, damaged or another model's.
         RunError: the directory holds another run, or workers died more often than `scale.max_failures` allows.
         DataError: the dataset, a split or its features are missing.
         ServiceError: the cluster lacks the CPUs or GPUs asked for.
     """
-    run_dir, run, clips = begin(run, root)
+    run_dir, run, clips = begin(run, root, on_taken=on_taken)
     if run_dir.done_file.exists():
         return run_dir.metrics()[-1]
     use_gpu = _wants_gpu(run)
@@ -81,17 +86,16 @@ def train(run: Run, root: Path, *, on_epoch: OnEpoch | None = None) -> dict[str,
     return finish(run_dir)
 
 
-def begin(run: Run, root: Path) -> tuple[RunDir, Run, tuple[Clips, Clips]]:
-    """Claim a run directory and look at the data before any process is started."""
+def begin(run: Run, root: Path, *, on_taken: Callable[[Taken], None] | None = None) -> tuple[RunDir, Run, tuple[Clips, Clips]]:
+    """Claim a run directory and look at the data, and at pretrained weights, before any process is started."""
     run_dir = RunDir(root.absolute())
     run = run.with_values({"data.root": str(Path(run.data.root).absolute())})
     refuse_leaks(DatasetDir(Path(run.data.root)), run.data.train_split, allow=run.data.allow_leaks)
     clips = Clips.of(run, run.data.train_split), Clips.of(run, run.data.val_split)
-    if weights := getattr(run.model, "weights", ""):
-        file_digest(Path(weights))
-    if run.train.start_from:
-        run = run.with_values({"train.start_from": str(Path(run.train.start_from).absolute())})
-        weights_at(Path(run.train.start_from))
+    weights = {"model.weights": getattr(run.model, "weights", ""), "train.start_from": run.train.start_from}
+    if given := {name: str(Path(path).absolute()) for name, path in weights.items() if path}:
+        run = run.with_values(given)
+        _start(run, clips[0], on_taken)
     run_dir.claim(run)
     return run_dir, run, clips
 
@@ -122,10 +126,16 @@ def fit_run(run: Run, run_dir: RunDir, strategy: Strategy, *, on_epoch: OnEpoch 
     vocab = Vocab.read(DatasetDir(Path(run.data.root)).vocab_file)
     task = build_task(run, vocab, clips.samples)
     torch.manual_seed(run.train.seed)  # the same first weights on every rank
-    model = start_model(run, num_classes=len(vocab), feature_shape=clips[0].features.shape[1:], vocab=vocab)
+    model = _start(run, clips)
     torch.manual_seed(run.train.seed * 1000 + strategy.rank)  # and dropout of their own
     checkpoints = LocalCheckpoints(run_dir, task.monitor, keep=run.train.keep_best)
     fit(model, task, clips, val_clips, run.train, strategy=strategy, checkpoints=checkpoints, on_epoch=on_epoch)
+
+
+def _start(run: Run, clips: Clips, on_taken: Callable[[Taken], None] | None = None) -> nn.Module:
+    vocab = Vocab.read(DatasetDir(Path(run.data.root)).vocab_file)
+    shape = clips[0].features.shape[1:]
+    return start_model(run, num_classes=len(vocab), feature_shape=shape, vocab=vocab, on_taken=on_taken)
 
 
 def _worker(config: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,9 @@
 """What a run starts from: its model with fresh weights, and pretrained ones copied into it."""
 
+import dataclasses
+import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 from torch import nn
@@ -12,7 +15,7 @@ from sign_dist.errors import WeightsError
 from sign_dist.models.build import build_model
 from sign_dist.training.run_dir import RunDir
 from sign_dist.transfer.convert import tensors_for
-from sign_dist.transfer.head import is_head, replace_head
+from sign_dist.transfer.head import HeadReport, is_head, replace_head
 from sign_dist.transfer.load import LoadReport, load_into
 from sign_dist.transfer.weights_file import read_weights
 
@@ -22,8 +25,46 @@ MIN_MATCH = 0.95
 logger = logging.getLogger(__name__)
 
 
-def start_model(run: Run, *, num_classes: int, feature_shape: tuple[int, ...], vocab: Vocab | None = None) -> nn.Module:
-    """The model of a run before its first step.
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A weights file, and what is known of it beside its bytes; None and "" are not known."""
+
+    file: Path
+    vocab: Path | None = None
+    colours: str = ""
+    """The order of colours that its model expects."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Taken:
+    """What a model took from weights."""
+
+    file: Path
+    report: LoadReport
+    head: HeadReport | None
+    """None: both vocabularies are the same, or that of the weights is not known."""
+    vocab_known: bool
+
+    def __str__(self) -> str:
+        return f"starts from {self.file}: {self.report}; {self._of_head()}"
+
+    def _of_head(self) -> str:
+        if not any(map(is_head, self.report.loaded)):
+            return "head: new"
+        if self.head is not None:
+            return str(self.head)
+        return "head: taken as it is" + ("" if self.vocab_known else ", for nothing says which glosses its rows are")
+
+
+def start_model(
+    run: Run,
+    *,
+    num_classes: int,
+    feature_shape: tuple[int, ...],
+    vocab: Vocab | None = None,
+    on_taken: Callable[[Taken], None] | None = None,
+) -> nn.Module:
+    """The model of a run before its first step. `on_taken` is told what it took from weights.
 
     Raises:
         SettingsError: the features have a shape the model cannot read.
@@ -32,11 +73,14 @@ def start_model(run: Run, *, num_classes: int, feature_shape: tuple[int, ...], v
     model = build_model(run.model, num_classes=num_classes, feature_shape=feature_shape)
     for weights in (getattr(run.model, "weights", ""), run.train.start_from):
         if weights:
-            start_from(model, Path(weights), vocab)
+            taken = start_from(model, Path(weights), vocab)
+            logger.info("%s", taken)
+            if on_taken is not None:
+                on_taken(taken)
     return model
 
 
-def start_from(model: nn.Module, path: Path, vocab: Vocab | None = None) -> LoadReport:
+def start_from(model: nn.Module, path: Path, vocab: Vocab | None = None) -> Taken:
     """Copy the weights of a run, checkpoint, bundle or file into a model. Of the head it takes what fits.
 
     Where the vocabulary of the weights is known and is another than `vocab`, rows of glosses that both have are carried over.
@@ -44,38 +88,63 @@ def start_from(model: nn.Module, path: Path, vocab: Vocab | None = None) -> Load
     Raises:
         WeightsError: there are no weights, or less than `MIN_MATCH` of what is below the head fits.
     """
-    file, vocab_file = weights_at(path)
-    tensors = tensors_for(read_weights(file), getattr(model, "colours", "rgb"))
+    source = weights_at(path)
+    tensors = tensors_for(read_weights(source.file), getattr(model, "colours", "rgb"), known=source.colours)
     fresh = model.state_dict()
-    if vocab is not None and vocab_file is not None and (old := Vocab.read(vocab_file)).glosses != vocab.glosses:
-        tensors, said = replace_head(tensors, fresh, old.glosses, vocab.glosses)
-        logger.info("%s: %s", path, said)
+    head: HeadReport | None = None
+    if vocab is not None and source.vocab is not None and (old := Vocab.read(source.vocab)).glosses != vocab.glosses:
+        tensors, head = replace_head(tensors, fresh, old.glosses, vocab.glosses)
     spared = tuple(name for name in fresh if is_head(name) or name.startswith("norm."))
     report = load_into(model, tensors, min_match=MIN_MATCH, ignore=spared)
-    logger.info("%s: %s", path, report)
-    return report
+    return Taken(source.file, report, head, source.vocab is not None)
 
 
-def weights_at(path: Path) -> tuple[Path, Path | None]:
-    """The weights file that a path stands for, and the vocabulary of its head where that is known.
+def weights_at(path: Path) -> Source:
+    """The weights file that a path stands for, the vocabulary of its head and its order of colours where they are known.
 
     Raises:
         WeightsError: nothing there holds weights.
         RunError: a run that has no checkpoint yet.
     """
+    if path.is_file() and path.name in ("weights.safetensors", "model.safetensors"):
+        beside = [path.parent / name for name in ("bundle.json", "progress.json")]
+        path = path.parent if any(file.is_file() for file in beside) else path
     if (path / "bundle.json").is_file():
-        return path / "weights.safetensors", _there(path / "vocab.txt")
+        return Source(path / "weights.safetensors", _there(path / "vocab.txt"), _colours_of_bundle(path / "bundle.json"))
     if (path / "run.json").is_file():
-        return RunDir(path).chosen() / "model.safetensors", _vocab_of(RunDir(path))
+        return _of_run(RunDir(path), RunDir(path).chosen())
     if (path / "model.safetensors").is_file():
-        return path / "model.safetensors", _vocab_of(RunDir(path.parent))
+        return _of_run(RunDir(path.parent), path)
     if path.is_file():
-        return path, _there(path.parent / "vocab.txt")
+        return Source(path, _there(path.parent / "vocab.txt"))
     raise WeightsError(f"{str(path)!r} holds no weights: name a run directory, a checkpoint, a bundle or a weights file")
 
 
-def _vocab_of(run_dir: RunDir) -> Path | None:
-    return _there(DatasetDir(Path(run_dir.run().data.root)).vocab_file) if run_dir.run_file.is_file() else None
+def _of_run(run_dir: RunDir, checkpoint: Path) -> Source:
+    file = checkpoint / "model.safetensors"
+    if not run_dir.run_file.is_file():
+        return Source(file)
+    run = run_dir.run()
+    dataset = DatasetDir(Path(run.data.root))
+    vocab = _there(dataset.vocab_file) if _is_the_same(dataset, run_dir) else None
+    return Source(file, vocab, getattr(run.model, "colours", ""))
+
+
+def _is_the_same(dataset: DatasetDir, run_dir: RunDir) -> bool:
+    """Whether a dataset is, as far as is known, the one that the run learned: it may have been prepared anew since."""
+    try:
+        then = json.loads(run_dir.environment_file.read_text(encoding="utf-8")).get("dataset", "")
+        now = json.loads(dataset.facts_file.read_text(encoding="utf-8")).get("digest", "")
+    except (OSError, ValueError, AttributeError):
+        return True
+    return then == now or not then or not now
+
+
+def _colours_of_bundle(facts_file: Path) -> str:
+    try:
+        return str(json.loads(facts_file.read_text(encoding="utf-8"))["model"].get("colours", ""))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise WeightsError(f"{str(facts_file)!r} cannot be read ({error}): export the run again") from None
 
 
 def _there(path: Path) -> Path | None:

@@ -51,20 +51,24 @@ def temporal_name(name: str) -> str:
     return f"{stage}.{rest.replace('conv3d.', 'conv.')}" if stage and rest else name
 
 
-def adapter(method: Method = "temporal_mean") -> Callable[[str, Tensor, torch.Size], Tensor | None]:
-    """What `load_into(..., rename=temporal_name, adapt=adapter(method))` asks for each tensor of another shape.
+def kernel_in_time(kernel: Tensor, method: Method = "temporal_mean") -> Tensor:
+    """`adapt_kernel` as a kernel (out, in, t) by every method.
 
-    A kernel by `spatial_mean` has no time left; it stands in the middle of a kernel as long as it was, with zeros around.
+    By `spatial_mean` no time is left: that stands in the middle of a kernel as long as it was, with zeros around.
     """
+    made = adapt_kernel(kernel, method)
+    return made if made.ndim == 3 else F.pad(made[..., None], (kernel.shape[2] // 2, (kernel.shape[2] - 1) // 2))
+
+
+def adapter(method: Method = "temporal_mean") -> Callable[[str, Tensor, torch.Size], Tensor | None]:
+    """What `load_into(..., rename=temporal_name, adapt=adapter(method))` asks for each tensor of another shape."""
     if method not in get_args(Method):
         raise ValueError(_unknown(method))
 
     def adapt(name: str, tensor: Tensor, shape: torch.Size) -> Tensor | None:
         if tensor.ndim != 5 or len(shape) != 3:
             return None
-        kernel = adapt_kernel(tensor, method)
-        if kernel.ndim == 2:
-            kernel = F.pad(kernel[..., None], (tensor.shape[2] // 2, (tensor.shape[2] - 1) // 2))
+        kernel = kernel_in_time(tensor, method)
         return kernel if kernel.shape == shape else None
 
     return adapt
