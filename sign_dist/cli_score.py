@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,9 +10,14 @@ import typer
 
 from sign_dist.console import say, table
 
+WORST = 10
+"""Rows of the table of glosses; `--json` has them all."""
+
 
 def score(
-    references: Annotated[Path, typer.Argument(metavar="REF", help="References: .stm, .jsonl, .tsv (id TAB text) or plain lines.")],
+    references: Annotated[
+        Path, typer.Argument(metavar="REF", help="References: .stm, .trn, .jsonl, .tsv (id TAB text), .csv or plain lines.")
+    ],
     hypotheses: Annotated[Path, typer.Argument(metavar="HYP", help="Hypotheses: the same, or .ctm.")],
     metric: Annotated[str, typer.Option(help="wer, accuracy, bleu, chrf, rouge, meteor or cider; several with commas.")] = "wer",
     cost: Annotated[str, typer.Option(help="Alignment of wer: sclite (4/3/3) or unit (jiwer).")] = "sclite",
@@ -20,6 +26,9 @@ def score(
     interval: Annotated[bool, typer.Option("--interval", help="A 95 % interval.")] = False,
     against: Annotated[
         Path | None, typer.Option(help="Hypotheses of another run on the same clips, to test the difference.")
+    ] = None,
+    vocabulary: Annotated[
+        Path | None, typer.Option(help="Glosses that the model can answer, one a line, to find those that it cannot.")
     ] = None,
     show: Annotated[int, typer.Option(min=0, help="Sentences with the most word errors to show aligned.")] = 0,
     seed: Annotated[int, typer.Option(help="Of intervals and tests.")] = 0,
@@ -34,11 +43,15 @@ def score(
     asked = read_transcripts(references, "reference")
     runs = {path: read_transcripts(path, "hypothesis") for path in (hypotheses, against) if path is not None}
     pairs = {path: paired(asked, run) for path, run in runs.items()}
+    for path, run in runs.items():
+        if asked.numbered != run.numbered:
+            say(f"note: one of {references} and {path} has no ids: their lines are paired in order")
+    known = list(read_transcripts(vocabulary, "reference").texts.values()) if vocabulary else []
 
     def scored(path: Path, name: str) -> Any:
         ids, refs, hyps = pairs[path]
         ranked = [runs[path].ranked.get(i, [h] if h else []) for i, h in zip(ids, hyps, strict=True)]
-        return run_score(name, refs, hyps, ids=ids, ranked=ranked, cost=cost, cleanup=cleanup, language=language)
+        return run_score(name, refs, hyps, ids=ids, ranked=ranked, cost=cost, cleanup=cleanup, language=language, vocabulary=known)
 
     results: list[dict[str, Any]] = []
     for name in metrics:
@@ -70,36 +83,63 @@ def score(
 
 
 def _say(result: dict[str, Any]) -> None:
-    """A score in a few lines; rates of words in percent, as everyone states them."""
-    percent = result["metric"] in ("wer", "accuracy")
-    scale, sign = (100, " %") if percent else (1, "")
+    """A score, how it was counted, and where its errors are; rates in percent, as everyone states them."""
+    rate = result["metric"] in ("wer", "accuracy")
 
-    def number(value: float) -> str:
-        return f"{value * scale:.4g}{sign}" if not percent else f"{value * scale:.2f}{sign}"
+    def number(value: float, sign: str = " %") -> str:
+        if rate:
+            return f"{100 * value:.2f}{sign}"
+        return f"{value:.2f}" if result["unit"] == "0..100" else f"{value:.4f}"
 
-    typer.echo(f"{result['metric']} {number(result['value'])} ({result['sentences']} sentences)")
+    def line(label: str, text: str) -> None:
+        typer.echo(f"  {label:<9} {text}")
+
+    scale = "" if rate else f" ({result['unit']})"
+    typer.echo(f"{result['metric']} {number(result['value'])}{scale}")
+    line("counted", f"{result['sentences']} {'clips' if result['metric'] == 'accuracy' else 'sentences'}; {result['signature']}")
     if result["metric"] == "wer":
         counts = ", ".join(f"{result[name]} {name}" for name in ("substitutions", "deletions", "insertions"))
-        typer.echo(f"  {result['errors']} errors in {result['words']} words: {counts}")
-        worst = [g for g in result["glosses"] if g["correct"] < g["support"] or g["inserted"]][:10]
-        rows = [
-            (g["gloss"], *(str(g[k]) for k in ("support", "correct", "substituted", "deleted", "inserted")),
-             ", ".join(f"{other} {n}" for other, n in g["confused_with"][:3]))
-            for g in worst
-        ]  # fmt: skip
-        if rows:
-            table("glosses with the most errors", ("gloss", "asked", "right", "replaced", "left out", "put in", "taken for"), rows)
+        line("errors", f"{result['errors']} in {result['words']} words: {counts}")
     for name in ("bleu1", "bleu2", "bleu3", "bleu4", "f1", "per_class", "top5", "top5_per_class", "top10", "top10_per_class"):
         if name in result:
-            typer.echo(f"  {name} {number(result[name])}")
+            line(name.replace("_", " "), number(result[name]))
+    if most := result.get("majority"):
+        line(
+            "baseline",
+            f"{number(most['accuracy'])} by answering {most['label']!r} to everything; {result['classes']} classes asked",
+        )
     if bounds := result.get("interval"):
-        typer.echo(f"  {bounds['level']:.0%} interval {number(bounds['low'])} to {number(bounds['high'])}; {bounds['method']}")
+        line(f"{100 * bounds['level']:g} %", f"{number(bounds['low'])} to {number(bounds['high'])}; {bounds['method']}")
     if other := result.get("against"):
-        typer.echo(f"  against {number(other['value'])}: difference {number(other['difference'])}")
+        line("against", f"{number(other['value'])}: difference {number(other['difference'], ' points')}")
         for test in other["tests"]:
-            bounds = "" if math.isnan(test["low"]) else f", difference {number(test['low'])} to {number(test['high'])}"
-            typer.echo(f"  p {test['p']:.4f}{bounds}; {test['method']}")
-    typer.echo(f"  {result['signature']}")
+            bounds = (
+                "" if math.isnan(test["low"]) else f", difference {number(test['low'], '')} to {number(test['high'], ' points')}"
+            )
+            line("", f"p {test['p']:.4f}{bounds}; {test['method']}")
+    _say_glosses(result)
+
+
+def _say_glosses(result: dict[str, Any]) -> None:
+    match result["metric"]:
+        case "wer":
+            header = ("gloss", "asked", "right", "replaced", "left out", "put in", "taken for")
+            keys = ("support", "correct", "substituted", "deleted", "inserted")
+        case "accuracy":
+            header, keys = ("gloss", "asked", "right", "answered", "taken for"), ("support", "correct", "answered")
+        case _:
+            return
+    worst = [g for g in result["glosses"] if g["correct"] < g["support"] or g.get("inserted")]
+    rows = [
+        (
+            g["gloss"],
+            *(str(g[key]) for key in keys),
+            ", ".join(f"{other or '(nothing)'} {n}" for other, n in g["confused_with"][:3]),
+        )
+        for g in worst[:WORST]
+    ]
+    if rows:
+        table(f"{len(rows)} of {len(worst)} glosses with errors, the most first", header, rows)
 
 
 def _show(ids: list[str], references: list[str], hypotheses: list[str], *, cost: str, cleanup: str, most: int) -> None:
@@ -109,8 +149,9 @@ def _show(ids: list[str], references: list[str], hypotheses: list[str], *, cost:
     refs, hyps = cleanup_named(cleanup).apply(references, hypotheses)
     how = "unit" if cost == "unit" else "sclite"
     aligned = [(id_, align(r.split(), h.split(), how)) for id_, r, h in zip(ids, refs, hyps, strict=True)]
-    for id_, steps in sorted(aligned, key=lambda row: -sum(step.op != "=" for step in row[1]))[:most]:
-        typer.echo(f"\n{id_}\n{draw(steps)}")
+    wrong = [row for row in aligned if any(step.op != "=" for step in row[1])]
+    for id_, steps in sorted(wrong, key=lambda row: -sum(step.op != "=" for step in row[1]))[:most]:
+        typer.echo(f"\n{id_}\n{draw(steps, width=shutil.get_terminal_size().columns)}")
 
 
 def _without_nan(value: Any) -> Any:

@@ -70,12 +70,52 @@ def test_a_second_run_is_compared(files):
 
 def test_words_for_people(files):
     said = run("ref.tsv", "one.tsv", "--interval", "--against", "two.tsv", "--show", "1", "--metric", "wer,bleu,rouge")
-    assert "wer 26.32 % (4 sentences)" in said
-    assert "5 errors in 19 words: 1 substitutions, 3 deletions, 1 insertions" in said
-    assert "95% interval" in said
+    assert "wer 26.32 %\n  counted   4 sentences; WER|cost:sclite|" in said
+    assert "errors    5 in 19 words: 1 substitutions, 3 deletions, 1 insertions" in said
+    assert "  95 %      " in said
     assert "bleu4" in said
     assert "REF:" in said
     assert "tok:13a" in said
+
+
+def test_only_sentences_with_errors_are_shown_and_none_is_wider_than_the_screen(files, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    (files / "long.tsv").write_text("a\t" + " ".join(f"GLOSS{i}" for i in range(30)) + "\nb\tX\n", encoding="utf-8")
+    (files / "short.tsv").write_text("a\tGLOSS3\nb\tX\n", encoding="utf-8")
+    shown = run("long.tsv", "short.tsv", "--show", "5").partition("\n\n")[2]
+    assert shown.splitlines()[0] == "a"
+    assert "GLOSS29" in shown
+    assert "\nb\n" not in shown
+    assert max(map(len, shown.splitlines())) <= 40
+
+
+def test_glosses_outside_the_vocabulary_are_named(files):
+    (files / "vocabulary.txt").write_text("\n".join("ABCDEFGHIXYZW"), encoding="utf-8")
+    row = scores("ref.tsv", "one.tsv", "--vocabulary", "vocabulary.txt")["wer"]
+    (finding,) = [f for f in row["findings"] if "vocabulary" in f]
+    assert finding.startswith("6 of 19 glosses of the references are not in the vocabulary (NORD, REGEN, SONNE, U, V, ...)")
+
+
+def test_lines_without_ids_are_paired_in_order_and_that_is_said(files):
+    (files / "lines.txt").write_text("".join(f"{text}\n" for text in REFERENCES.values()), encoding="utf-8")
+    result = CliRunner().invoke(cli.app, ["score", "ref.tsv", "lines.txt"])
+    assert "paired in order" in result.stderr
+    assert "wer 0.00 %" in result.stdout
+
+
+def test_every_class_has_its_support(files):
+    rows = {"a": ("BOOK", "BOOK"), "b": ("BOOK", "MILK"), "c": ("MILK", "MILK"), "d": ("BOOK", "")}
+    for side, name in enumerate(("r", "h")):
+        (files / f"{name}.tsv").write_text("".join(f"{i}\t{pair[side]}\n" for i, pair in rows.items()), encoding="utf-8")
+    found = scores("r.tsv", "h.tsv", "--metric", "accuracy")["accuracy"]
+    book, milk = found["glosses"]
+    assert (book["gloss"], book["support"], book["answered"], book["correct"], book["precision"]) == ("BOOK", 3, 1, 1, 1.0)
+    assert book["confused_with"] == [["", 1], ["MILK", 1]]
+    assert (milk["recall"], milk["precision"], milk["confused_with"]) == (1.0, 0.5, [])
+    assert found["majority"] == {"label": "BOOK", "accuracy": 0.75}
+    said = run("r.tsv", "h.tsv", "--metric", "accuracy")
+    assert "(nothing) 1, MILK 1" in said
+    assert "baseline  75.00 % by answering 'BOOK' to everything; 2 classes asked" in said
 
 
 def test_predictions_of_a_run_are_both_sides(files):

@@ -62,8 +62,10 @@ def count_ops(reference: Sequence[str], hypothesis: Sequence[str], cost: Cost = 
     return ops.count("="), ops.count("S"), ops.count("D"), ops.count("I")
 
 
-def draw(steps: Sequence[Step]) -> str:
+def draw(steps: Sequence[Step], *, width: int = 0) -> str:
     """Three lines, one under the other, as sclite prints them: reference, hypothesis (`*` where a word lacks), operation.
+
+    With a `width` in characters, long sentences go on below, with an empty line between.
 
     >>> print(draw(align("A BERG C".split(), "A C".split())))
     REF: A BERG C
@@ -73,9 +75,13 @@ def draw(steps: Sequence[Step]) -> str:
     columns = [
         (step.reference or "*" * len(step.hypothesis), step.hypothesis or "*" * len(step.reference), step.op) for step in steps
     ]
-    widths = [max(len(word) for word in column) for column in columns]
-    lines = (" ".join(column[row].ljust(width) for column, width in zip(columns, widths, strict=True)).rstrip() for row in range(3))
-    return "\n".join(head + line for head, line in zip(("REF: ", "HYP: ", "     "), lines, strict=True))
+    blocks: list[list[str]] = [["REF: ", "HYP: ", "     "]]
+    for column in columns:
+        size = max(map(len, column))
+        if width and len(blocks[-1][0]) > 5 and len(blocks[-1][0]) + size > width:
+            blocks.append(["REF: ", "HYP: ", "     "])
+        blocks[-1] = [line + word.ljust(size) + " " for line, word in zip(blocks[-1], column, strict=True)]
+    return "\n\n".join("\n".join(line.rstrip() for line in block) for block in blocks)
 
 
 def _ops(reference: Sequence[str], hypothesis: Sequence[str], cost: Cost) -> list[Op]:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Literal, TypeVar, assert_never, get_args
 
 from sign_dist.errors import DataError, SettingsError, did_you_mean
@@ -45,10 +45,13 @@ def score(
     cost: str = "sclite",
     cleanup: str = "none",
     language: str = "en",
+    vocabulary: Collection[str] = (),
 ) -> Scored:
     """Score a corpus. Clean-up comes first, for every metric.
 
-    `ranked` are answers to each clip, the best first, for top-k accuracy.
+    Args:
+        ranked: answers to each clip, the best first, for top-k accuracy.
+        vocabulary: glosses that the model can answer, to find out which are asked and not among them.
 
     Raises:
         SettingsError: a metric, cost, clean-up or language that there is not.
@@ -62,6 +65,9 @@ def score(
     refs, hyps = cleanup_named(cleanup).apply(references, hypotheses)
     names = ids or [str(number) for number in range(1, len(refs) + 1)]
     findings = diagnose.empty_hypotheses(names, references, hypotheses) + diagnose.one_answer(names, references, hypotheses)
+    if name in ("wer", "accuracy"):
+        asked = {gloss for reference in refs for gloss in ([reference] if name == "accuracy" else reference.split())}
+        findings += diagnose.missing_classes(vocabulary or asked - {""}, refs, hyps)
     match name:
         case "wer":
             return _wer(refs, hyps, how, cleanup, findings)
@@ -138,11 +144,22 @@ def _accuracy(
 ) -> Scored:
     answers = [[h] if h else [] for h in hyps]
     right = accuracy.hits(refs, answers)
+    mistakes: dict[str, list[tuple[str, int]]] = {}
+    for (reference, answer), count in accuracy.confusion_counts(refs, hyps).items():
+        if answer != reference:
+            mistakes.setdefault(reference, []).append((answer, count))
+    label, share = accuracy.majority_baseline(refs)
+    rows = sorted(accuracy.class_table(refs, hyps), key=lambda c: c.correct - c.support)
     details: dict[str, Any] = {
         "per_class": accuracy.class_accuracy(refs, answers),
         "classes": len(set(refs)),
+        "majority": {"label": label, "accuracy": share},
         "glosses": [
-            dataclasses.asdict(c) | {"recall": None if math.isnan(c.recall) else c.recall} for c in accuracy.class_table(refs, hyps)
+            {"gloss": c.label, "support": c.support, "answered": c.predicted, "correct": c.correct}
+            | {"recall": None if math.isnan(c.recall) else c.recall}
+            | {"precision": None if math.isnan(c.precision) else c.precision}
+            | {"confused_with": mistakes.get(c.label, [])}
+            for c in rows
         ],
     }
     for k in TOP_K if ranked is not None and any(len(answers) > 1 for answers in ranked) else ():

@@ -4,11 +4,16 @@
 |---|---|
 | `.stm` | NIST: `id channel speaker start end [<labels>] words`; lines with `;;` are comments |
 | `.ctm` | NIST: `id channel start duration word [confidence]`; clips without a word are absent from it |
+| `.trn` | NIST: `words (id)` |
 | `.jsonl` | one object a line with `id` and `reference`, `hypothesis` or `text`: what `sign-dist evaluate` writes |
-| `.tsv`, or a first line with a TAB | id, TAB, text; a header `id ...` is passed over |
+| `.tsv`, or a first line with a TAB | id, TAB, text |
+| `.csv` | the same with commas and quotes |
 | anything else | plain lines, named by their numbers from 1 |
+
+A table of more columns has a header: it begins with `id` and names the column to score `reference`, `hypothesis` or `text`.
 """
 
+import csv
 import dataclasses
 import json
 import re
@@ -45,8 +50,13 @@ def read_transcripts(path: Path, side: Side) -> Transcripts:
         content = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise DataError(f"no file {str(path)!r} with a {side} per line: check the path") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{str(path)!r} cannot be read as UTF-8 text: {error}") from None
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise DataError(
+            f"{str(path)!r} is not UTF-8 (line {line}): save it as UTF-8, such as by iconv -f latin1 -t utf-8"
+        ) from None
+    except OSError as error:
+        raise DataError(f"{str(path)!r} cannot be read: {error.strerror}") from None
     # Not splitlines(): it also parts at characters that may stand inside a sentence.
     lines = content.replace("\r\n", "\n").removesuffix("\n").split("\n") if content else []
     ranked: dict[str, list[str]] = {}
@@ -56,10 +66,15 @@ def read_transcripts(path: Path, side: Side) -> Transcripts:
             rows = _stm(path, lines)
         case ".ctm":
             rows, partial = _ctm(path, lines), True
+        case ".trn":
+            rows = _trn(path, lines)
         case ".jsonl":
             rows = _jsonl(path, lines, side, ranked)
         case suffix if suffix == ".tsv" or (lines and "\t" in lines[0]):
-            rows = _tsv(path, lines)
+            cells = ((number, line.split("\t")) for number, line in enumerate(lines, 1))
+            rows = _columns(path, lines, cells, side, "id, a TAB, text")
+        case ".csv":
+            rows = _columns(path, lines, _csv(path, lines), side, "id,text")
         case _:
             rows, numbered = ((str(number), line) for number, line in enumerate(lines, 1)), True
     texts: dict[str, str] = {}
@@ -151,16 +166,47 @@ def _answers(path: Path, number: int, line: str, text: str, scores: Sequence[Any
     return [text, *(gloss for gloss, _ in others if gloss != text)]
 
 
-def _tsv(path: Path, lines: Sequence[str]) -> Iterator[tuple[str, str]]:
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
+def _trn(path: Path, lines: Sequence[str]) -> Iterator[tuple[str, str]]:
+    for number, line in _whole(lines):
+        found = re.fullmatch(r"(.*)\(([^()]+)\)\s*", line)
+        if not found:
+            raise _bad(path, number, line, "words (id)")
+        yield found[2].strip(), found[1]
+
+
+def _csv(path: Path, lines: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
+    reader = csv.reader((f"{line}\n" for line in lines), strict=True)
+    try:
+        for cells in reader:
+            yield reader.line_num, cells
+    except csv.Error as error:
+        raise DataError(f"line {reader.line_num} of {str(path)!r} is no CSV: {error}") from None
+
+
+def _columns(
+    path: Path, lines: Sequence[str], rows: Iterator[tuple[int, list[str]]], side: Side, form: str
+) -> Iterator[tuple[str, str]]:
+    """Without a header two columns; more than these would be taken for words of the text."""
+    width, text_at = 2, 1
+    for number, row in rows:
+        cells = [cell.strip() for cell in row]
+        if not any(cells):
             continue
-        id_, tab, text = line.partition("\t")
-        if not tab or not id_.strip():
-            raise _bad(path, number, line, "id, a TAB, text")
-        if number == 1 and id_.strip().lower() == "id":
-            continue
-        yield id_.strip(), text
+        if number == 1 and cells[0].lower() == "id":
+            width, text_at = len(cells), _text_column(path, [cell.lower() for cell in cells], side)
+        elif len(cells) != width or not cells[0]:
+            raise _bad(path, number, lines[number - 1], form if width == 2 else f"{width} columns, as its header has")
+        else:
+            yield cells[0], cells[text_at]
+
+
+def _text_column(path: Path, names: Sequence[str], side: Side) -> int:
+    for name in (side, "text"):
+        if name in names:
+            return names.index(name)
+    if len(names) == 2:
+        return 1
+    raise DataError(f"{str(path)!r} has the columns {', '.join(names)}: name the one to score {side!r} or 'text'")
 
 
 def _whole(lines: Sequence[str]) -> Iterator[tuple[int, str]]:

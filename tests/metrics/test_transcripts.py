@@ -17,12 +17,26 @@ LABELLED = "".join(f"{i} 1 signer01 0.0 1.0 <o,f0> {t}\n" for i, t in TEXTS.item
 CTM = "c-3 1 0.01 0.01 REGEN\nc-3 1 0.00 0.01 REGEN\nc-3 1 0.02 0.01 SONNE 0.9\na-1 1 0 1 __ON__\na-1 1 1 1 NORD\n"
 TSV = "id\ttext\n" + "".join(f"{i}\t{t}\n" for i, t in TEXTS.items())
 JSONL = "".join(json.dumps({"id": i, "reference": "X", "hypothesis": t}) + "\n" for i, t in TEXTS.items())
+TRN = ";; a comment\n" + "".join(f"{t} ({i})\n" for i, t in TEXTS.items())
+WIDE = "id\tsigner\ttext\tnote\n" + "".join(f"{i}\tanna\t{t}\tof no use\n" for i, t in TEXTS.items())
+CSV = 'ID,note,"Hypothesis"\n' + "".join(f'{i},"a, b","{t}"\n' for i, t in TEXTS.items())
 LINES = "".join(f"{t}\n" for t in TEXTS.values())
 
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [("h.stm", STM), ("h.stm", LABELLED), ("h.tsv", TSV), ("h.txt", TSV), ("h.jsonl", JSONL), ("h.tsv", TSV.replace("\n", "\r\n"))],
+    [
+        ("h.stm", STM),
+        ("h.stm", LABELLED),
+        ("h.trn", TRN),
+        ("h.tsv", TSV),
+        ("h.txt", TSV),
+        ("h.tsv", TSV.replace("\n", "\r\n")),
+        ("h.tsv", WIDE),
+        ("h.csv", CSV),
+        ("h.csv", TSV),
+        ("h.jsonl", JSONL),
+    ],
 )
 def test_forms_that_name_every_clip(tmp_path, name, content):
     (tmp_path / name).write_text(content, encoding="utf-8")
@@ -74,7 +88,13 @@ def test_every_form_says_the_same(tmp_path_factory, texts):
     ("name", "content", "words"),
     [
         ("h.txt", b"", "holds no hypothesis"),
-        ("h.txt", b"\xff\xfe\x00", "UTF-8"),
+        ("h.txt", "REGEN\nGR\u00dcN\n".encode("latin-1"), r"not UTF-8 \(line 2\): save it as UTF-8"),
+        ("h.tsv", b"a\tA\tB\n", "line 1 .* id, a TAB, text"),
+        ("h.tsv", b"id\tsigner\tgloss\na\tanna\tA\n", "columns id, signer, gloss: name the one to score 'hypothesis' or 'text'"),
+        ("h.tsv", b"id\tsigner\ttext\na\tA\n", "line 2 .* 3 columns, as its header has"),
+        ("h.csv", b'a,"A\n', "no CSV"),
+        ("h.csv", b"a,A,B\n", "line 1 .* id,text"),
+        ("h.trn", b"A B C\n", r"line 1 .* words \(id\)"),
         ("h.tsv", b"a\tA\na\tB\n", "'a' twice"),
         ("h.tsv", b"a\tA\nB\n", "line 2 .* a TAB"),
         ("h.stm", b"a 1 s\n", "line 1 .* id channel speaker start end words"),
@@ -97,6 +117,8 @@ def test_what_is_wrong_is_one_sentence(tmp_path, name, content, words):
 def test_no_file(tmp_path):
     with pytest.raises(DataError, match="no file"):
         read_transcripts(tmp_path / "none.txt", "reference")
+    with pytest.raises(DataError, match="cannot be read"):
+        read_transcripts(tmp_path, "reference")
 
 
 def test_files_of_different_clips(tmp_path):
