@@ -13,6 +13,7 @@ from sign_dist.data.glosses import parts
 from sign_dist.data.normalize import phoenix2014
 from sign_dist.data.readers import READERS, gsl_ghana
 from sign_dist.data.sample import Rejected, Sample
+from tests.parity.vectors import corpus_json
 
 CLASS_LIST = {"wlasl_class_list.txt": "wlasl/wlasl_class_list.txt"}
 FULL = {"WLASL_v0.3.json": "wlasl/WLASL_v0.3_top100.json"}
@@ -236,11 +237,8 @@ def test_phoenix_dev_and_test_say_what_the_reference_transcripts_say(annotations
     assert any(phoenix2014(g) != g for s in samples.values() if s.split == "train" for g in s.gloss.split())
 
 
-def test_the_clean_up_of_phoenix_is_that_of_the_official_script(parity_folder: Path) -> None:
-    path = parity_folder / "i3d" / "phoenix_cleanup.json"
-    if not path.is_file():
-        pytest.skip(f"no file {path}")
-    known = json.loads(path.read_text(encoding="utf-8"))
+def test_the_clean_up_of_phoenix_is_that_of_the_official_script() -> None:
+    known = corpus_json("i3d/phoenix_cleanup.json")
     table = known["ctm_token_table"]
     assert {token: phoenix2014(token) for token in table} == {token: out or "" for token, out in table.items()}
     assert [phoenix2014(token) for token in known["ctm_tokens_unchanged"]] == known["ctm_tokens_unchanged"]

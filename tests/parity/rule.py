@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.parity.vectors import normal, rng
+from tests.parity.vectors import family_folder, normal, rng
 
 TOLERANCE = 2e-6
 """Relative l2 on a CPU in fp32, as the vectors' README states; an epsilon of 1e-5 would already miss it."""
@@ -28,9 +28,10 @@ class VectorSet:
 
 def read_sets(parity_folder: Path, pattern: str) -> list[VectorSet]:
     """All sets whose folder's name fits; the test is skipped where there is none."""
-    folders = sorted(path for path in (parity_folder / "ssvp_slt").glob(pattern) if path.is_dir())
+    place = family_folder(parity_folder, "ssvp_slt")
+    folders = sorted(path for path in place.glob(pattern) if path.is_dir())
     if not folders:
-        pytest.skip(f"no {parity_folder / 'ssvp_slt' / pattern}: SIGN_DIST_PARITY names the folder with parity vectors")
+        pytest.skip(f"no {place / pattern}: SIGN_DIST_PARITY names the folder with parity vectors")
     return [_read(folder) for folder in folders]
 
 

@@ -14,13 +14,31 @@ from torch import Tensor
 
 
 def parity_root() -> Path:
-    """`SIGN_DIST_PARITY`, else tests/parity, which holds the sets that are small and hold numbers only."""
-    return Path(os.environ.get("SIGN_DIST_PARITY", "") or Path(__file__).resolve().parent)
+    """`SIGN_DIST_PARITY`, else tests/parity, which holds the sets that are small and hold numbers only.
+
+    Raises:
+        FileNotFoundError: the variable names no folder. Tests that are all skipped would look like tests that pass.
+    """
+    given = os.environ.get("SIGN_DIST_PARITY", "")
+    if given and not Path(given).is_dir():
+        raise FileNotFoundError(f"SIGN_DIST_PARITY is {given!r}, which is no folder: name one with parity vectors, or unset it")
+    return Path(given or Path(__file__).resolve().parent)
+
+
+def family_folder(root: Path, family: str) -> Path:
+    """`i3d` or `ssvp_slt` below a folder, or the folder itself where it holds the sets of one family directly."""
+    return root / family if (root / family).is_dir() else root
+
+
+def parity_path(name: str) -> Path:
+    """Where `FAMILY/...` lies."""
+    family, _, rest = name.partition("/")
+    return family_folder(parity_root(), family) / rest
 
 
 def parity_file(name: str) -> Path:
     """A file of the folder; the test is skipped, with the reason, where it is absent."""
-    path = parity_root() / name
+    path = parity_path(name)
     if not path.exists():
         pytest.skip(f"no {path}: SIGN_DIST_PARITY names the folder with parity vectors")
     return path
@@ -32,8 +50,26 @@ def parity_json(name: str) -> Any:
 
 def cases_of(name: str) -> Any:
     """The content of a JSON file while tests are collected; {} where it is absent, so that no case is made of it."""
-    path = parity_root() / name
+    path = parity_path(name)
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def part_of(content: dict[str, Any], name: str) -> Any:
+    """One part of a file; the test is skipped where this set has none."""
+    if name not in content:
+        pytest.skip(f"this set of parity vectors has no {name!r}")
+    return content[name]
+
+
+def corpus_json(name: str) -> Any:
+    """Vectors that hold sentences of a corpus, which are not kept in the repository: only the larger folders have them."""
+    shared = Path(os.environ.get("SIGN_DIST_SHARED", "") or Path(__file__).resolve().parents[3] / "shared")
+    for path in (parity_path(name), shared / "parity" / name):
+        if path.exists():
+            return json.loads(path.read_text(encoding="utf-8"))
+    pytest.skip(
+        f"no {name}, which holds sentences of a corpus: SIGN_DIST_PARITY or SIGN_DIST_SHARED (with parity/) name its folder"
+    )
 
 
 def rng(name: str) -> np.random.Generator:

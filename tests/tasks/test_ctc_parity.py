@@ -1,7 +1,7 @@
 """CTC against the numbers of other implementations: enumeration, two decoders, torch's loss in float64."""
 
-import json
-from pathlib import Path
+import itertools
+import math
 from typing import Any
 
 import numpy as np
@@ -9,23 +9,22 @@ import pytest
 import torch
 
 from sign_dist.tasks import ctc
+from tests.parity.vectors import parity_file, parity_json
 
 TOLERANCE = 1e-4
+WIDEST = 2000
+"""Labellings that a search keeps to be exact; enumerations that have more are summed by CTC's own recurrence only."""
 
 
 @pytest.fixture(scope="module")
-def folder(parity_folder: Path) -> Path:
-    if not (parity_folder / "i3d" / "ctc_decode.json").exists():
-        pytest.skip(f"no i3d/ctc_decode.json in {parity_folder}: SIGN_DIST_PARITY names the folder with parity vectors")
-    return parity_folder / "i3d"
+def decode() -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    with np.load(parity_file("i3d/ctc_decode.npz")) as arrays:
+        return parity_json("i3d/ctc_decode.json"), {k: torch.from_numpy(arrays[k]) for k in arrays}
 
 
-@pytest.fixture(scope="module")
-def decode(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    with np.load(folder / "ctc_decode.npz") as arrays:
-        return json.loads((folder / "ctc_decode.json").read_text(encoding="utf-8")), {
-            k: torch.from_numpy(arrays[k]) for k in arrays
-        }
+def found_by_search(facts: dict[str, Any], case: dict[str, Any]) -> list[int]:
+    """The answer of the recorded beam: its width stands in the name."""
+    return case[f"beam{facts['beam_width']}"]
 
 
 def test_the_blank_is_where_the_vectors_have_it(decode):
@@ -41,7 +40,7 @@ def test_each_case_alone(decode):
         lengths = torch.tensor([log_probs.shape[1]])
         assert log_probs.shape[1:] == (case["T"], case["V"])
         best = ctc.beam_search(log_probs, lengths, width=facts["beam_width"])[0][0]
-        assert list(best.labels) == case["beam10"], case["name"]
+        assert list(best.labels) == found_by_search(facts, case), case["name"]
         assert ctc.log_prob_of(log_probs, lengths, [best.labels])[0] == pytest.approx(case["log_prob_best"], abs=TOLERANCE)
         path = ctc.greedy(log_probs, lengths)[0]
         assert list(path.labels) == case["greedy"], case["name"]
@@ -62,29 +61,45 @@ def test_all_cases_of_a_size_side_by_side(decode):
             row[: case["T"]] = arrays[case["name"]]
         lengths = torch.tensor([case["T"] for case in cases])
         found = ctc.beam_search(log_probs, lengths, width=facts["beam_width"])
-        assert [list(best[0].labels) for best in found] == [case["beam10"] for case in cases]
+        assert [list(best[0].labels) for best in found] == [found_by_search(facts, case) for case in cases]
         assert [list(path.labels) for path in ctc.greedy(log_probs, lengths)] == [case["greedy"] for case in cases]
 
 
 def test_enumerated_cases_exactly(decode):
+    """Every labelling there is, by CTC's recurrence, and by a search that is wide enough to keep them all."""
     facts, arrays = decode
     exact = [case for case in facts["cases"] if case["kind"] == "exact"]
-    assert exact
+    if not exact:
+        pytest.skip("this set of parity vectors has no enumerated case")
     for case in exact:
+        steps, classes = case["T"], case["V"]
         log_probs = arrays[case["name"]][None]
-        found = ctc.beam_search(log_probs, torch.tensor([case["T"]]), width=4000, num_best=4000)[0]
-        total = float(np.logaddexp.reduce([decoded.log_prob for decoded in found]))
+        labellings = [labels for n in range(steps + 1) for labels in itertools.product(range(1, classes), repeat=n)]
+        lengths = torch.full((len(labellings),), steps)
+        exact_values = ctc.log_prob_of(log_probs.expand(len(labellings), -1, -1), lengths, labellings)
+        values = dict(zip(labellings, exact_values, strict=True))
+        possible = sorted((value for value in exact_values if value > -math.inf), reverse=True)
+        assert np.logaddexp.reduce(possible) == pytest.approx(case["total_log_prob"], abs=TOLERANCE)
+        width = min(len(possible), WIDEST)
+        found = ctc.beam_search(log_probs, torch.tensor([steps]), width=width, num_best=width)[0]
         assert list(found[0].labels) == case["best"], case["name"]
-        assert total == pytest.approx(case["total_log_prob"], abs=TOLERANCE)
-        values = {decoded.labels: decoded.log_prob for decoded in found}
-        for top in case["top"]:
-            assert values[tuple(top["labels"])] == pytest.approx(top["log_prob"], abs=TOLERANCE)
+        if width == len(possible):
+            assert [decoded.log_prob for decoded in found] == pytest.approx(possible, abs=1e-6)
+        by_search = {decoded.labels: decoded.log_prob for decoded in found}
+        for rank, top in enumerate(case["top"]):
+            labels = tuple(top["labels"])
+            assert values[labels] == pytest.approx(top["log_prob"], abs=TOLERANCE)
+            assert by_search[labels] == pytest.approx(top["log_prob"], abs=TOLERANCE)
+            assert possible[rank] == pytest.approx(top["log_prob"], abs=TOLERANCE)
+        if len(case["top"]) > 1:
+            assert possible[0] - possible[1] == pytest.approx(case["gap_to_second"], abs=TOLERANCE)
 
 
-def test_losses_and_gradients(folder):
-    facts = json.loads((folder / "ctc_loss.json").read_text(encoding="utf-8"))
+def test_losses_and_gradients():
+    facts = parity_json("i3d/ctc_loss.json")
     assert facts["blank"] == ctc.BLANK
-    with np.load(folder / "ctc_loss.npz") as arrays:
+    assert facts["cases"]
+    with np.load(parity_file("i3d/ctc_loss.npz")) as arrays:
         for case in facts["cases"]:
             logits = torch.from_numpy(arrays[f"{case['name']}/logits"]).requires_grad_()
             targets = torch.from_numpy(arrays[f"{case['name']}/targets"])

@@ -14,6 +14,7 @@ from sign_dist.errors import VideoError, WeightsError
 from sign_dist.video import face_crop, tubes
 from sign_dist.video.people import signer_region, without_others
 from sign_dist.video.tubes import Box
+from tests.parity.vectors import parity_file, part_of
 
 SQUARES = st.tuples(st.integers(0, 200), st.integers(0, 200), st.integers(1, 60)).map(
     lambda b: (float(b[0]), float(b[1]), float(b[0] + b[2]), float(b[1] + b[2]))
@@ -33,11 +34,8 @@ class Reference:
 
 
 @pytest.fixture(scope="module")
-def reference(parity_folder: Path) -> Reference:
-    folder = parity_folder / "ssvp_slt" / "preprocess"
-    if not (folder / "cases.json").exists():
-        pytest.skip(f"no {folder}: SIGN_DIST_PARITY names the folder with parity vectors")
-    return Reference(folder)
+def reference() -> Reference:
+    return Reference(parity_file("ssvp_slt/preprocess/cases.json").parent)
 
 
 def boxes_of(frames: list[list[list[float]]]) -> list[list[Box]]:
@@ -57,16 +55,16 @@ def test_pixels_are_normalised_as_in_the_reference(reference: Reference) -> None
 
     from sign_dist.models.signhiera import PIXEL_MEAN, PIXEL_STD, normalise_frames
 
-    case = reference.cases["norm"]
+    case = part_of(reference.cases, "norm")
     assert set(case["mean"]) == {PIXEL_MEAN}
     assert set(case["std"]) == {PIXEL_STD}
     frames = torch.from_numpy(reference.pixels(case["input_key"], case["input_shape"]))
     found = normalise_frames(frames[None])[0].permute(1, 2, 3, 0).numpy()
-    np.testing.assert_allclose(found, reference.expected["norm_out"], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(found, reference.expected[case["output"].split()[0]], rtol=0, atol=1e-6)
 
 
 def test_squares_are_cut_as_in_the_reference(reference: Reference) -> None:
-    for case in reference.cases["crop_resize"]:
+    for case in part_of(reference.cases, "crop_resize"):
         left, top, right, bottom = case["bbox"]
         frames = reference.pixels(case["input_key"], case["input_shape"])
         found = face_crop.crop_square(frames, (left, top, right, bottom), case["target_size"])
@@ -75,7 +73,7 @@ def test_squares_are_cut_as_in_the_reference(reference: Reference) -> None:
 
 
 def test_faces_are_grown_and_chosen_as_in_the_reference(reference: Reference) -> None:
-    for case in reference.cases["face_boxes"]:
+    for case in part_of(reference.cases, "face_boxes"):
         boxes = grown(boxes_of(case["faces_per_frame"]))
         assert max(map(len, boxes)) == case["max_num_faces"]
         for found, expected in zip(boxes, boxes_of(case["expanded"]), strict=True):
@@ -96,15 +94,15 @@ def test_faces_are_grown_and_chosen_as_in_the_reference(reference: Reference) ->
 
 
 def test_overlaps_are_those_of_the_reference(reference: Reference) -> None:
-    for case in reference.cases["iou"]:
+    for case in part_of(reference.cases, "iou"):
         a, b = boxes_of([[case["a"], case["b"]]])[0]
         assert tubes.iou(a, b) == pytest.approx(case["iou"], abs=1e-9)
 
 
 def test_centres_are_cut_as_in_the_reference(reference: Reference) -> None:
-    for case in reference.cases["center_crop_box"]:
+    for case in part_of(reference.cases, "center_crop_box"):
         assert face_crop.centre_box(case["h"], case["w"]) == pytest.approx(case["bbox"], abs=1e-9)
-    for case in reference.cases["uniform_crop"]:
+    for case in part_of(reference.cases, "uniform_crop"):
         height, width = case["h"], case["w"]
         places = np.arange(height * width).reshape(1, height, width, 1)
         found = face_crop.uniform_crop(places, case["size"], place=case["spatial_idx"])
@@ -113,7 +111,7 @@ def test_centres_are_cut_as_in_the_reference(reference: Reference) -> None:
 
 
 def test_motion_is_measured_as_in_the_reference(reference: Reference) -> None:
-    for width, scale in reference.cases["scale_ratio_by_width"].items():
+    for width, scale in part_of(reference.cases, "scale_ratio_by_width").items():
         assert tubes.flow_scale(int(width)) == pytest.approx(scale)
     found = tubes.scaled_to_bytes(reference.expected["magnitude_in"])
     assert (found == reference.expected["magnitude_out"]).all()
@@ -125,7 +123,7 @@ def test_windows_of_pixels_are_those_of_the_reference(reference: Reference) -> N
     from sign_dist.models.signhiera import normalise_frames
     from sign_dist.video.windows import signhiera_windows
 
-    case = reference.cases["window_tensor"]
+    case = part_of(reference.cases, "window_tensor")
     frames = torch.from_numpy(reference.pixels(case["input_key"], case["input_shape"]))
     windows = signhiera_windows(
         len(frames),

@@ -1,7 +1,5 @@
 """Windows and frames: integers by the published rule, squares by geometry."""
 
-import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,17 +9,13 @@ from hypothesis import strategies as st
 
 from sign_dist.video.frames import spread, square_frames
 from sign_dist.video.windows import clip_span, signhiera_windows
+from tests.parity.vectors import parity_json, part_of
+
+WINDOWS = "ssvp_slt/windows/windows.json"
 
 
-def windows_file(parity_folder: Path) -> dict[str, Any]:
-    path = parity_folder / "ssvp_slt" / "windows" / "windows.json"
-    if not path.exists():
-        pytest.skip(f"no {path}: SIGN_DIST_PARITY names the folder with parity vectors")
-    return json.loads(path.read_text())
-
-
-def test_windows_are_those_of_the_reference(parity_folder: Path) -> None:
-    content = windows_file(parity_folder)
+def test_windows_are_those_of_the_reference() -> None:
+    content = parity_json(WINDOWS)
     assert content["cases"]
     for case in content["cases"]:
         windows = signhiera_windows(
@@ -37,8 +31,8 @@ def test_windows_are_those_of_the_reference(parity_folder: Path) -> None:
         assert sum(w.num_features for w in windows) == case["total_features"]
 
 
-def test_spans_are_those_of_the_reference(parity_folder: Path) -> None:
-    cases = windows_file(parity_folder)["get_start_end_idx"]
+def test_spans_are_those_of_the_reference() -> None:
+    cases = part_of(parity_json(WINDOWS), "get_start_end_idx")
     assert cases
     for case in cases:
         span = clip_span(case["video_size"], case["clip_size"], case["clip_idx"], case["num_clips"], use_offset=case["use_offset"])
