@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 # Progress goes to stderr: what a command answers with can be piped on.
 screen = Console(stderr=True, highlight=False)
@@ -70,8 +70,8 @@ def wait_for_interrupt() -> None:
 
 
 def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table on stdout."""
-    drawn = Table(*header, title=title, title_justify="left")
+    """A table on stdout. Where a column is too narrow, words are broken, and nothing is left out."""
+    drawn = Table(*(Column(name, overflow="fold") for name in header), title=title, title_justify="left")
     for row in rows:
         drawn.add_row(*row)
     Console(file=sys.stdout, highlight=False).print(drawn)

@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from sign_dist.data.download import AGENT
@@ -11,11 +12,27 @@ from sign_dist.data.fetch import fetch as fetch_link
 from sign_dist.data.hosts import Hosts
 from sign_dist.data.link_faults import REASONS, LinkError
 from sign_dist.data.links import Link
+from sign_dist.data.part import Part
 from sign_dist.errors import WeightsError
 from sign_dist.transfer.catalogue import Published
 from sign_dist.transfer.weights_file import file_digest
 
 MANNERS = Manners(max_bytes=16 << 30)
+TICK_S = 0.3
+
+# What to do where it is another thing than for one clip of many.
+REMEDIES = {
+    "is_text": "open the address in a browser: it is often a login, or a question to confirm",
+    "not_found": "it may have moved",
+    "refused": "fetch it with a browser, and put it into the folder under its name",
+    "timeout": "run it again: it goes on where it stopped",
+    "wrong_size": "it was changed since it was published, so do not trust it",
+    "wrong_sha256": "it was changed since it was published, so do not trust it",
+    "too_large": "it cannot be the published one",
+    "too_many_requests": "run it again later",
+}
+OnBytes = Callable[[int, int], None]
+"""(bytes that are there, bytes of the whole; 0: not known)"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +51,9 @@ def weights_dir() -> Path:
     return Path(named) if named else Path.home() / ".cache" / "sign_dist" / "weights"
 
 
-def fetch_weights(entry: Published, folder: Path, *, accept_licence: bool = False, manners: Manners = MANNERS) -> Fetched:
+def fetch_weights(
+    entry: Published, folder: Path, *, accept_licence: bool = False, manners: Manners = MANNERS, on_bytes: OnBytes | None = None
+) -> Fetched:
     """Fetch an entry of the catalogue. The same call goes on where an interrupted one stopped.
 
     Raises:
@@ -57,20 +76,32 @@ def fetch_weights(entry: Published, folder: Path, *, accept_licence: bool = Fals
         return Fetched(target, target.stat().st_size, digest, 0)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        return asyncio.run(_fetch(entry, target, manners))
+        return asyncio.run(_fetch(entry, target, manners, on_bytes))
     except LinkError as fault:
-        remedy = REASONS[fault.reason][1] if fault.reason in REASONS else "run it again"
-        raise WeightsError(
-            f"{entry.name} could not be fetched from {entry.url} ({fault.reason}, {fault.detail}): {remedy}"
-        ) from None
+        remedy = REMEDIES.get(fault.reason) or REASONS.get(fault.reason, ("", "run it again"))[1]
+        what = f"{entry.name} could not be fetched from {entry.url} ({fault.reason}, {fault.detail})"
+        raise WeightsError(f"{what}: {remedy}; its page is {entry.page}") from None
     except OSError as error:
         raise WeightsError(
             f"folder {str(folder)!r} cannot be written ({error.strerror or error}): name another with --out"
         ) from None
 
 
-async def _fetch(entry: Published, target: Path, manners: Manners) -> Fetched:
+async def _fetch(entry: Published, target: Path, manners: Manners, on_bytes: OnBytes | None) -> Fetched:
     link = Link(entry.url, (target.name,), (), sha256=entry.sha256, size_bytes=entry.size_bytes)
     async with new_client(manners, AGENT) as client:
-        got = await fetch_link(client, Hosts(1, 1), link, target, manners)
+        watching = asyncio.create_task(_watch(Part(target), entry, on_bytes)) if on_bytes else None
+        try:
+            got = await fetch_link(client, Hosts(1, 1), link, target, manners)
+        finally:
+            if watching is not None:
+                watching.cancel()
     return Fetched(target, got.size_bytes, got.sha256, got.received_bytes)
+
+
+async def _watch(part: Part, entry: Published, on_bytes: OnBytes) -> None:
+    """Tell how far a download is, until it is cancelled."""
+    while True:
+        await asyncio.sleep(TICK_S)
+        if version := part.version(entry.url):
+            on_bytes(part.size, entry.size_bytes or max(version.total, 0))

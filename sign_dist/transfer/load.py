@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -54,21 +55,35 @@ class LoadReport:
         """What the model needs and did not get."""
         return self._needed(self.missing + self.misshaped)
 
+    def require(self, min_match: float) -> None:
+        """Refuse weights of which too little fits.
+
+        Raises:
+            WeightsError: less than `min_match` of the model's tensors were found, or none at all.
+        """
+        found, total = self.counts
+        if self.match < min_match or (total and not found):
+            raise WeightsError(
+                f"only {found} of {total} tensors fit the model ({percent(self.match)}, {percent(min_match)} are needed; "
+                f"without a match: {', '.join(self.lacking[:3])}): the weights belong to another model or preset"
+            )
+
     def _needed(self, names: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(name for name in names if not name.startswith(self.optional)) if self.optional else names
 
     def __str__(self) -> str:
         kinds = ("loaded", "adapted", "skipped", "missing", "misshaped")
         text = ", ".join(f"{len(getattr(self, kind))} {kind}" for kind in kinds)
-        return f"{text} ({self.match:.0%} of what the model needs)"
+        return f"{text} ({percent(self.match)} of what the model needs)"
 
 
 @dataclasses.dataclass(frozen=True)
 class Fit:
-    """Tensors by the model's names, and what became of the others."""
+    """Tensors by the model's names, what became of each, and the shapes of all that the file has, by the model's names."""
 
     tensors: dict[str, Tensor]
     report: LoadReport
+    given: dict[str, torch.Size]
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
@@ -115,7 +130,7 @@ def fit_to(
         optional=ignore,
         prefix=prefix,
     )
-    return Fit(fitting | adapted, report)
+    return Fit(fitting | adapted, report, {name: tensor.shape for name, tensor in given.items()})
 
 
 def load_into(
@@ -134,16 +149,18 @@ def load_into(
     """
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
     fit = fit_to(shapes, tensors, ignore=ignore, rename=rename, adapt=adapt)
-    report = fit.report
-    found, total = report.counts
-    if report.match < min_match or (total and not found):
-        examples = ", ".join(report.lacking[:3])
-        raise WeightsError(
-            f"only {found} of {total} tensors fit the model ({report.match:.0%}, {min_match:.0%} are needed; "
-            f"without a match: {examples}): the weights belong to another model or preset"
-        )
+    fit.report.require(min_match)
     model.load_state_dict(fit.tensors, strict=False)
-    return report
+    return fit.report
+
+
+def percent(share: float) -> str:
+    """Rounded down: what lacks anything is not 100 %.
+
+    >>> percent(297 / 298), percent(1.0)
+    ('99%', '100%')
+    """
+    return f"{math.floor(round(share * 100, 9))}%"
 
 
 def _prefix(shapes: Mapping[str, torch.Size], given: Mapping[str, Tensor]) -> str:

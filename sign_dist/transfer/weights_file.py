@@ -25,6 +25,8 @@ CONTAINERS = ("student", "model", "model_state", "state_dict", "model_state_dict
 PREFIXES = ("module.", "_orig_mod.")
 """What DistributedDataParallel and torch.compile put before every name."""
 
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+
 # Values that stand beside the weights in many checkpoints and hold no code: options of a command line, numbers of numpy.
 _SCALAR = np.float64(0).__reduce__()[0]
 HARMLESS: list[Any] = [
@@ -67,8 +69,13 @@ class WeightsFile:
 
     @property
     def num_parameters(self) -> int:
-        """Numbers in it; tensors that share their memory count once, BatchNorm's statistics count."""
-        return sum(t.numel() for name, t in self.tensors.items() if name not in self.aliases)
+        """Numbers in it but for BatchNorm's statistics; tensors that share their memory count once."""
+        return sum(t.numel() for name, t in self.tensors.items() if name not in self.aliases and not name.endswith(STATISTICS))
+
+    @property
+    def num_statistics(self) -> int:
+        """Numbers that BatchNorm measured and nobody trained."""
+        return sum(t.numel() for name, t in self.tensors.items() if name.endswith(STATISTICS))
 
     @property
     def aliases(self) -> dict[str, str]:
@@ -196,9 +203,10 @@ def _refuse_other_zips(path: Path) -> None:
 
 def _load(path: Path) -> Any:
     try:
-        with torch.serialization.safe_globals(HARMLESS), warnings.catch_warnings():
+        # An open file, not its name: by the name torch would take a file that ends in .safetensors for one.
+        with path.open("rb") as file, torch.serialization.safe_globals(HARMLESS), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what torch thinks of the pickle's version
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # noqa: BLE001 (damaged bytes make the reader fail in any way they can)
         text = str(error)
         if code := re.search(r"(?:Unsupported global: GLOBAL|GLOBAL|Unsupported class) ([\w.]+)", text):
