@@ -52,12 +52,17 @@ def train(
         DataError: the dataset, a split or its features are missing.
         ServiceError: the cluster lacks the CPUs or GPUs asked for.
     """
-    run_dir, run, clips = begin(run, root, on_taken=on_taken)
+    taken: list[Taken] = []
+    run_dir, run, clips = begin(run, root, on_taken=taken.append)
     if run_dir.done_file.exists():
         return run_dir.metrics()[-1]
+    if on_taken is not None:
+        for each in taken:
+            on_taken(each)
     use_gpu = _wants_gpu(run)
     _check_resources(run, use_gpu)
-    write_environment(run_dir, {**facts_of(run, *clips), "device": "gpu" if use_gpu else "cpu"})
+    facts = {**facts_of(run, *clips), "device": "gpu" if use_gpu else "cpu", "weights": [str(each) for each in taken]}
+    write_environment(run_dir, facts)
     shutil.rmtree(run_dir.root / "ray", ignore_errors=True)  # of an attempt that died; our checkpoints are what counts
     resources = {"CPU": run.scale.cpus_per_worker} | ({"GPU": 1.0} if use_gpu else {})
     trainer = TorchTrainer(

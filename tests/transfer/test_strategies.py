@@ -17,9 +17,12 @@ from sign_dist.cli import main
 from sign_dist.config.run import Run
 from sign_dist.config.strategies import ALL_TRAIN, STRATEGIES
 from sign_dist.data.layout import DatasetDir, write_json
+from sign_dist.data.manifest import write_manifest
 from sign_dist.data.sample import Sample
 from sign_dist.data.vocab import Vocab
 from sign_dist.errors import WeightsError
+from sign_dist.features.spec import FeatureSpec
+from sign_dist.features.store import FeatureStore, pack
 from sign_dist.models.build import build_model
 from sign_dist.models.i3d import InceptionI3d
 from sign_dist.tasks.islr import Islr
@@ -300,3 +303,44 @@ def test_tensors_that_stand_for_nothing_are_told(earlier: Path, tmp_path: Path) 
     taken = start_from(build(run, NEW), tmp_path / "a.safetensors", NEW)
     assert str(taken).endswith("head: new")
     assert taken.report.misshaped == ("head.1.weight", "head.1.bias")
+
+
+# --- on a dataset, as `train` begins ----------------------------------------------------------------------------------
+
+
+def prepared(root: Path, vocab: Vocab, seed: int) -> Run:
+    """A dataset with extracted frames, and a run on it."""
+    dataset, rng = DatasetDir(root), np.random.default_rng(seed)
+    dataset.vocab_file.parent.mkdir(parents=True)
+    vocab.write(dataset.vocab_file)
+    write_json(dataset.facts_file, {"videos_root": ".", "digest": f"{seed}"})
+    run = Run.model_validate(settings(root, epochs=2))
+    rows: list[dict[str, Any]] = []
+    for number, split in enumerate(("train", "val")):
+        samples = [
+            Sample(f"{split}{i}", f"{split}{i}.mp4", vocab.glosses[i % len(vocab)], sha256=f"{seed}{number}{i:062d}")
+            for i in range(8)
+        ]
+        write_manifest(dataset.manifest_file(split), samples)
+        frames = rng.integers(0, 256, (len(samples), 4, SIDE_PX, SIDE_PX, 3), np.uint8)
+        rows += [{"key": x.key, "id": x.id, "fps": 25.0, "error": ""} | pack(f) for x, f in zip(samples, frames, strict=True)]
+    FeatureStore.create(dataset, FeatureSpec(features=run.data.features)).commit("b-0", rows)
+    return run
+
+
+def test_a_run_on_other_glosses_goes_on_from_one_and_wrong_weights_stop_it_before_it_begins(tmp_path: Path) -> None:
+    from sign_dist.on_ray.training import begin, fit_run  # neither starts a Ray
+
+    run_dir, run, _ = begin(prepared(tmp_path / "old", OLD, 1), tmp_path / "first")
+    fit_run(run, run_dir, OneProcess())
+    taken: list[Taken] = []
+    second = prepared(tmp_path / "new", NEW, 2).with_values({"train.start_from": str(tmp_path / "first")})
+    run_dir, run, _ = begin(second, tmp_path / "second", on_taken=taken.append)
+    assert [str(each).partition("; head: ")[2] for each in taken] == ["2 glosses kept, 2 new, 1 dropped"]
+    fit_run(run, run_dir, OneProcess())
+    assert [line["epoch"] for line in run_dir.metrics()] == [1, 2]
+    with pytest.raises(WeightsError, match=r"only \d+ of \d+ tensors fit the model"):
+        begin(second.with_values({"model.width": 8}), tmp_path / "third")
+    with pytest.raises(WeightsError, match="holds no weights: name a run directory"):
+        begin(second.with_values({"train.start_from": str(tmp_path / "nothing")}), tmp_path / "third")
+    assert not (tmp_path / "third").exists(), "the directory is not taken by a run that cannot begin"
