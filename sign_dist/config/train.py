@@ -109,7 +109,7 @@ class Train(Settings):
     unfreeze: Unfreeze = Unfreeze()
     lora: Lora = Lora()
     patience: int = Field(default=0, ge=0)
-    """Stop after so many evaluations without a better monitor; 0 trains to the end."""
+    """Stop after so many evaluations without a better monitor, in the last stage of unfreezing; 0 trains to the end."""
     evaluate_every: int = Field(default=1, ge=1)
     """Epochs from one evaluation and checkpoint to the next."""
     keep_best: int = Field(default=2, ge=1)

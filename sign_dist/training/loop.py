@@ -66,8 +66,10 @@ def fit(
     state = _State(model, build_optimizer(bare(model), settings.optim), average)
     metrics = _resume(state, checkpoints, strategy.device)
     steps_per_epoch = math.ceil(len(train_clips) / settings.batch_size)
-    while state.epoch < settings.epochs and not _patience_ended(state, settings):
+    while state.epoch < settings.epochs and not _patience_ended(state, settings, plan):
         stage = plan.stage(state.epoch, settings.epochs)
+        if state.epoch and plan.stage(state.epoch - 1, settings.epochs) != stage:
+            state.stale = 0
         names = plan.apply(bare(model), stage)
         logger.info("epoch %d, stage %d: %s train", state.epoch + 1, stage, ", ".join(names))
         started = time.perf_counter()
@@ -117,8 +119,10 @@ def _prepare(model: nn.Module, settings: Train) -> Plan:
     return plan
 
 
-def _patience_ended(state: _State, settings: Train) -> bool:
-    return bool(settings.patience) and state.stale >= settings.patience
+def _patience_ended(state: _State, settings: Train, plan: Plan) -> bool:
+    """Only in the last stage: where an earlier one gets no better, the layers of the next are what it lacks."""
+    in_last = state.epoch > 0 and plan.stage(state.epoch - 1, settings.epochs) == len(plan.stages) - 1
+    return bool(settings.patience) and in_last and state.stale >= settings.patience
 
 
 def _train_epoch(

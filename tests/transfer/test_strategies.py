@@ -203,6 +203,13 @@ def test_a_strategy_brings_its_settings_and_a_given_one_wins(
     assert (run.train.unfreeze.stages, run.train.unfreeze.plan) == (1, "head; stage_*")
 
 
+def test_the_page_on_training_says_what_the_strategies_set() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "train.md").read_text(encoding="utf-8")
+    rows = [[cell.strip(" `") for cell in row.split("|")[1:-1]] for row in page.splitlines() if row.startswith("| `")]
+    told = {row[0]: (float(row[2]), int(row[3])) for row in rows if row[0] in STRATEGIES}
+    assert told == {name: (s["train.optim.lr"], s["train.epochs"]) for name, s in STRATEGIES.items()}
+
+
 def test_a_strategy_that_is_unknown_or_lacks_weights_is_one_sentence(
     job: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
