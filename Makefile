@@ -8,20 +8,24 @@ export SIGN_DIST_MODELS ?= $(SIGN_DIST_SHARED)/models/mediapipe
 endif
 # A CPU has nothing to gain from threads that fight each other in every test.
 TEST_ENV := OMP_NUM_THREADS=1
+SIDE_BY_SIDE := -n auto --maxprocesses 8
 
-.PHONY: quickstart test check test-ray test-commands test-slow fuzz bench clean
+.PHONY: quickstart test check test-long test-ray test-commands test-slow fuzz bench clean
 
 quickstart: .venv/installed
 	$(BIN)/sign-dist quickstart
 
-test: check test-ray test-commands
+test: check test-long test-ray test-commands
 
 check: .venv/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
-	$(TEST_ENV) $(BIN)/pytest -n auto --maxprocesses 8 -m "not ray and not gpu and not slow and not commands"
+	$(TEST_ENV) $(BIN)/pytest $(SIDE_BY_SIDE) -m "not long and not ray and not gpu and not slow and not commands"
+
+test-long: .venv/installed-dev
+	$(TEST_ENV) $(BIN)/pytest $(SIDE_BY_SIDE) -m "long and not ray and not gpu and not slow and not commands"
 
 test-ray: .venv/installed-dev
 	$(TEST_ENV) $(BIN)/pytest -m "ray and not gpu and not slow"

@@ -173,6 +173,7 @@ def clips_without_features(dataset: DatasetDir, words: list[str]) -> dict[str, s
     return {clip.id: errors[clip.key] for clip in clips if errors[clip.key]}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("story", DOWNLOADS, ids=lambda story: story.name)
 def test_a_documented_download_brings_what_is_left(story: Story, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     run_downloads(story, build(story, place), monkeypatch)

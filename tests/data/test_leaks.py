@@ -91,6 +91,7 @@ def videos_of(shared: Path, name: str) -> list[Path]:
     return [folder / row["path"] for row in read_tsv(folder / "labels.tsv")]
 
 
+@pytest.mark.long
 def test_planted_copies_of_real_clips_are_found(shared_folder: Path, tmp_path: Path) -> None:
     clips = [clip for clip in videos_of(shared_folder, "asl_everyday") if clip.parent.name in ("sorry", "please")]
     lost, alarms, num_copies = recall_and_alarms(clips, tmp_path, 2)
@@ -116,6 +117,7 @@ def test_recall_and_false_alarms_on_all_real_clips(shared_folder: Path, tmp_path
     assert not [(clips[m.first].name, clips[m.second].name) for m in find_matches(signatures)]
 
 
+@pytest.mark.long
 def test_no_two_clips_of_the_synthetic_world_are_called_copies(tmp_path: Path) -> None:
     """Three takes of each sign by the same signers at the same place."""
     write_corpus(tmp_path, num_signs=3, num_signers=3, clips_per_sign=3)

@@ -132,6 +132,7 @@ def samples_of(word: str, root: Path) -> list[Sample]:
     return [row for row in rows if isinstance(row, Sample)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("case", CASES)
 def test_every_row_is_a_sample_and_the_counts_are_exact(case: str, annotations: Path, tmp_path: Path) -> None:
     word, files, counts = CASES[case]

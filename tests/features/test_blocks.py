@@ -79,6 +79,7 @@ def test_a_plan_holds_every_clip_once_in_blocks_that_do_not_depend_on_order(coun
     assert [block.name for block in plan(clips + clips[:5], Empty())] == [block.name for block in planned]  # type: ignore[arg-type]
 
 
+@pytest.mark.long
 @given(st.randoms())
 @settings(max_examples=8)
 def test_however_often_it_is_interrupted_the_store_ends_the_same(random: Any) -> None:

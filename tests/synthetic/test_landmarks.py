@@ -95,6 +95,7 @@ def test_mediapipe_sees_in_the_drawn_clip_what_the_track_says() -> None:
     assert np.corrcoef(found[both, hand, 1].ravel(), track[both, hand, 1].ravel())[0, 1] > 0.9
 
 
+@pytest.mark.long
 def test_no_two_signs_are_alike_and_told_boundaries_nearly_all_are_recognised(tmp_path: Path) -> None:
     for domain in ("daily", "lesson"):
         assert indistinguishable(signs_of(domain)) == []

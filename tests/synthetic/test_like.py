@@ -26,6 +26,7 @@ def counts(samples: list[Sample]) -> dict[str, int]:
     return {split: sum(sample.split == split for sample in samples) for split in ("train", "val", "test")}
 
 
+@pytest.mark.long
 def test_wlasl(tmp_path: Path) -> None:
     facts = write_wlasl(tmp_path, num_signs=2, num_signers=3, clips_per_sign=1, num_corrupt=1)
     samples = good(wlasl.read(tmp_path))
@@ -39,6 +40,7 @@ def test_wlasl(tmp_path: Path) -> None:
     assert all(first == 1 and last > 20 for _, first, last in (entry["action"] for entry in subset.values()))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("like", ["phoenix2014", "phoenix2014T"])
 def test_phoenix(like, tmp_path: Path) -> None:
     facts = write_like(tmp_path, like, replace(CAST, num_sentences=3))

@@ -69,6 +69,7 @@ def long_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path
     return {name: (write(folder / name, times, **options), times) for name, (times, options) in FILES.items()}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", FILES)
 def test_spans_are_frame_exact(long_files: dict[str, tuple[Path, list[float]]], name: str) -> None:
     path, times = long_files[name]

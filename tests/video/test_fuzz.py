@@ -123,6 +123,7 @@ def test_damage_is_seeded(clips: list[bytes]) -> None:
     assert len({mutated(seed, clips)[1] for seed in range(50)}) > 45
 
 
+@pytest.mark.long
 @pytest.mark.timeout(max(600, 2 * MUTATIONS))
 def test_damaged_clips_cost_one_answer_each(clips: list[bytes], tmp_path: Path) -> None:
     tally: collections.Counter[str] = collections.Counter()

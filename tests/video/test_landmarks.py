@@ -152,6 +152,7 @@ def test_detector_finds_a_real_signer_and_repeats_itself(capfd: pytest.CaptureFi
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.long
 @real_clips
 def test_of_two_people_side_by_side_the_one_who_signs_is_followed() -> None:
     signing, still = frames_of("help/help_s3_1.mp4", 15), frames_of("dad/dad_s1_1.mp4", 15)[:1]

@@ -102,6 +102,7 @@ def test_the_table_is_whole(facts: tuple[Path, dict[str, dict[str, str]]]) -> No
     assert set(REFUSED.values()) <= REASONS.keys()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", USED)
 def test_what_is_used_has_every_frame_that_ffmpeg_has(facts: tuple[Path, dict[str, dict[str, str]]], name: str) -> None:
     folder, rows = facts
@@ -130,6 +131,7 @@ def test_what_is_refused_has_its_reason(facts: tuple[Path, dict[str, dict[str, s
     assert "\n" not in checked.detail
 
 
+@pytest.mark.long
 def test_the_guarded_check_says_the_same(facts: tuple[Path, dict[str, dict[str, str]]]) -> None:
     folder, rows = facts
     with guard_checks(seconds=60) as guard:

@@ -107,6 +107,7 @@ def test_a_clip_without_a_face_is_refused() -> None:
     assert caught.value.code == "no_signer"
 
 
+@pytest.mark.long
 def test_no_face_is_found_any_more_in_real_clips(shared_folder: Path) -> None:
     from sign_dist.video.decode import read_clip
     from sign_dist.video.detectors import FaceDetector
