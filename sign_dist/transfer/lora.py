@@ -1,5 +1,6 @@
 """Low-rank adapters (Hu et al. 2021, arXiv 2106.09685) on any module here. The only importer of peft."""
 
+import collections
 import fnmatch
 import logging
 from collections.abc import Mapping
@@ -25,7 +26,13 @@ def targets_of(model: nn.Module, patterns: str) -> list[str]:
     Raises:
         SettingsError: a pattern matches none.
     """
-    names = [name for name, module in model.named_modules() if _can_sit_on(module) and not _inside_attention(model, name)]
+    uses = collections.Counter(id(parameter) for _, parameter in model.named_parameters(remove_duplicate=False))
+    names = [
+        name
+        for name, module in model.named_modules()
+        # An adapter on one of two layers that share their weight could not be merged into the one without the other.
+        if _can_sit_on(module) and uses[id(module.weight)] == 1 and not _inside_attention(model, name)
+    ]
     found: list[str] = []
     for pattern in patterns.replace(",", " ").split():
         hits = [name for name in names if fnmatch.fnmatchcase(name, pattern) or fnmatch.fnmatchcase(name, f"*.{pattern}")]

@@ -3,15 +3,20 @@
 import pytest
 import torch
 from torch import nn
+from transformers import T5Config, T5ForConditionalGeneration
 
 from sign_dist.config.model import FeatureModel, LandmarkModel, VideoCnnModel
 from sign_dist.errors import SettingsError, WeightsError
 from sign_dist.models.build import build_model
 from sign_dist.models.cslr import CslrHead, CslrOutputs
 from sign_dist.models.i3d import InceptionI3d
+from sign_dist.models.mae import MaskedAutoencoder, Reconstruction
 from sign_dist.models.signhiera import PRESETS, SignHiera
+from sign_dist.models.sonar.sign_encoder import SignEncoder, SignEncoderShape
+from sign_dist.models.sonar.text_decoder import TextDecoder, TextDecoderShape
 from sign_dist.models.student import CtcStudent
 from sign_dist.models.temporal_i3d import TemporalI3d
+from sign_dist.models.translator import Translator, TranslatorOptions
 from sign_dist.transfer.freeze import ADAPTER, keep_frozen_still, plan_of
 from sign_dist.transfer.lora import (
     adapters_of,
@@ -37,6 +42,31 @@ CASES = {
     "i3d": (lambda: InceptionI3d(3), "Mixed_4*.conv3d Conv3d_1a_7x7.conv3d logits.conv3d", (1, 3, 9, 32, 32)),
     "student": (lambda: CtcStudent(8, 5, width=16), "*", (2, 12, 8)),
     "cslr": (lambda: CslrHead(8, 5, hidden=16), "conv1d.*", (2, 28, 8)),
+    "mae": (
+        lambda: MaskedAutoencoder(PRESETS["tiny"], decoder_dim=16, decoder_depth=1, decoder_heads=2),
+        "qkv decoder_pred",
+        (1, 3, 16, 64, 64),
+    ),
+    "sign_encoder": (
+        lambda: SignEncoder(SignEncoderShape(6, 10, d_model=16, d_kv=4, d_ff=20, num_layers=2, num_decoder_layers=2, num_heads=3)),
+        "v wi_0 wo feature_proj",
+        (2, 5, 6),
+    ),
+    "text_decoder": (
+        lambda: TextDecoder(TextDecoderShape(vocab_size=13, dim=16, num_layers=2, num_heads=4, ffn_dim=20, max_len=14)),
+        "q_proj v_proj ffn.inner_proj",
+        (2, 16),
+    ),
+    "translator": (
+        lambda: Translator(
+            T5ForConditionalGeneration(
+                T5Config(d_model=16, vocab_size=30, d_kv=8, d_ff=32, num_layers=2, num_heads=2, decoder_start_token_id=0)
+            ),
+            TranslatorOptions(feature_dim=6),
+        ),
+        "q v",
+        (2, 11, 6),
+    ),
     "convolutions": (lambda: nn.Sequential(nn.Conv3d(3, 4, 3, padding=1), nn.BatchNorm3d(4), nn.ReLU()), "0", (1, 3, 4, 8, 8)),
 }
 
@@ -49,12 +79,20 @@ def case(name: str) -> tuple[nn.Module, str, tuple[torch.Tensor, ...]]:
     x = torch.rand(shape)
     if name == "video_cnn":
         x = (x * 255).to(torch.uint8)
-    lengths = () if name in ("signhiera", "i3d", "convolutions") else (torch.full((shape[0],), shape[1]),)
-    return model, patterns, (x, *lengths)
+    if name in ("signhiera", "i3d", "mae", "convolutions"):
+        return model, patterns, (x,)
+    tokens = {"text_decoder": (torch.tensor([[3, 4, 5], [6, 7, 8]]),), "translator": (torch.tensor([[3, 1], [4, 1]]),)}.get(
+        name, ()
+    )
+    lengths = () if name == "text_decoder" else (torch.full((shape[0],), shape[1]),)
+    return model, patterns, (x, *lengths, *tokens)
 
 
 def answer(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> torch.Tensor:
+    torch.manual_seed(0)  # what is masked is drawn
     out = model(*inputs)
+    if isinstance(out, Reconstruction):
+        return out.pred
     return out.logits if isinstance(out, CslrOutputs) else out[0] if isinstance(out, tuple) else out
 
 
@@ -136,6 +174,14 @@ def test_wrong_targets_and_foreign_adapters_are_refused() -> None:
 def test_attention_of_torch_offers_no_target_that_would_be_passed_by() -> None:
     model = nn.ModuleDict({"attention": nn.MultiheadAttention(4, 2), "linear": nn.Linear(4, 4)})
     assert targets_of(model, "*") == ["linear"]
+
+
+def test_a_weight_that_two_layers_share_offers_no_target() -> None:
+    """Merged into one of the two, an adapter would change the other as well, or be lost."""
+    model = nn.ModuleDict({"embed": nn.Embedding(5, 4), "inner": nn.Linear(4, 4), "out": nn.Linear(4, 5, bias=False)})
+    assert targets_of(model, "*") == ["embed", "inner", "out"]
+    model["out"].weight = model["embed"].weight
+    assert targets_of(model, "*") == ["inner"]
 
 
 def test_convolutions_whose_adapters_could_not_be_merged_offer_no_target() -> None:
