@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from sign_dist.errors import WeightsError
 from sign_dist.models.sonar.beam import BeamOptions, beam_search
 from sign_dist.models.sonar.sign_encoder import SignEncoder, SignEncoderShape
 from sign_dist.models.sonar.text_decoder import TextDecoder, TextDecoderShape
+from sign_dist.transfer.load import read_state_dict
 
 ENCODER = SignEncoderShape(6, 10, d_model=16, d_kv=4, d_ff=20, num_layers=2, num_decoder_layers=2, num_heads=3)
 DECODER = TextDecoderShape(vocab_size=13, dim=16, num_layers=2, num_heads=4, ffn_dim=20, max_len=14)
@@ -109,6 +111,20 @@ def test_published_names_load_with_sizes_read_off(projection: str, without: tupl
     assert all(parameter.requires_grad and not parameter.is_meta for parameter in found.parameters())
     own = SignEncoder.from_tensors(found.state_dict()).eval()  # and what we saved ourselves
     torch.testing.assert_close(own(features), model(features))
+
+
+@torch.inference_mode()
+def test_files_as_they_are_published_become_models(tmp_path: Path) -> None:
+    """The sign encoder in its container `student`, the text decoder in `state_dict` with fairseq's names."""
+    encoder, theirs = sign_encoder(), m2m100()
+    torch.save({"student": published(encoder, ""), "epoch": 3}, tmp_path / "encoder.pth")
+    torch.save({"state_dict": as_fairseq(theirs)}, tmp_path / "decoder.pt")
+    features = torch.randn(2, 7, 6)
+    found = SignEncoder.from_tensors(read_state_dict(tmp_path / "encoder.pth")).eval()
+    torch.testing.assert_close(found(features), encoder(features))
+    decoder = TextDecoder.from_tensors(read_state_dict(tmp_path / "decoder.pt"), num_heads=4, max_len=14)
+    expected = TextDecoder.from_tensors(as_transformers(theirs), num_heads=4, max_len=14)
+    torch.testing.assert_close(decoder.state_dict(), expected.state_dict())
 
 
 def test_weights_are_in_memory_once_and_the_unread_vocabulary_is_let_go() -> None:

@@ -145,7 +145,7 @@ def test_groups_hold_every_parameter_once_and_what_is_new_comes_first(kind: str)
     assert list(groups) == ["projection", "decoder_1", "decoder_0", "encoder_1", "encoder_0", "embeddings"]
 
 
-def learn(model: Translator, steps: int = 150) -> tuple[torch.Tensor, torch.Tensor]:
+def learn(model: Translator, steps: int = 100) -> tuple[torch.Tensor, torch.Tensor]:
     features, lengths = clips()
     labels = model.labels(SENTENCES)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
