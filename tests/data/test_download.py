@@ -218,7 +218,7 @@ def test_retry_after_is_read(value: str, seconds: float) -> None:
 
 def test_bounds_are_held(server: Any, tmp_path: Path) -> None:
     for k in range(24):
-        server.answers[f"/{k}.mp4"] = Answer(video(2000, k), stall_s=0.06)
+        server.answers[f"/{k}.mp4"] = Answer(video(2000, k), stall_s=0.25)
     urls = [server.url(f"{k}.mp4", ("127.0.0.1", "localhost", "127.0.0.2")[k % 3]) for k in range(24)]
     urls = [url for url in urls if "127.0.0.2" not in url] + [server.url("0.mp4")] * 3
     server.answers["/r.mp4"] = Answer(status=302, headers={"Location": server.url("1.mp4", "localhost")})
@@ -339,7 +339,7 @@ def test_a_killed_download_goes_on_where_it_was(how: signal.Signals, server: Any
     """Four small files arrive, two large ones are under way when the process is killed."""
     small, large = [f"s{k}.mp4" for k in range(4)], ["l0.mp4", "l1.mp4"]
     bodies = {name: video(50_000, k) for k, name in enumerate(small)} | {
-        name: video(2_000_000, 9 + k) for k, name in enumerate(large)
+        name: video(6_000_000, 9 + k) for k, name in enumerate(large)
     }
     server.answers |= {f"/{name}": Answer(body) for name, body in bodies.items()}
     server.answers |= {f"/{name}": [Answer(bodies[name], pace_s=0.3), Answer(bodies[name])] for name in large}
