@@ -13,9 +13,24 @@ from sign_dist.models.mae import MaskedAutoencoder
 from sign_dist.models.signhiera import PRESETS, SignHiera
 from tests.parity.rule import TOLERANCE, VectorSet, draw, draw_bytes, draw_weights, read_sets, relative
 
+# What every SignHiera has, so that no setting of ours says it.
+FIXED: dict[str, Any] = {
+    "in_chans": 3,
+    "q_stride": [1, 2, 2],
+    "dim_mul": 2.0,
+    "head_mul": 2.0,
+    "patch_kernel": [3, 7, 7],
+    "patch_stride": [2, 4, 4],
+    "patch_padding": [1, 3, 3],
+    "sep_pos_embed": True,
+    "layer_norm_eps": 1e-6,
+}
+
 
 def hiera_shape(config: dict[str, Any]) -> HieraShape:
+    assert {name: config[name] for name in FIXED} == FIXED
     num_frames, height, width = config["input_size"]
+    assert config["mask_unit_size"] == [1, config["mask_unit_size"][1], config["mask_unit_size"][1]]
     return HieraShape(
         num_frames,
         height,
