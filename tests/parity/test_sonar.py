@@ -147,7 +147,7 @@ def test_beams_are_those_of_the_reference(parity_folder: Path) -> None:
 
 
 @torch.inference_mode()
-def test_the_whole_way_to_the_embedding_is_the_reference(parity_folder: Path) -> None:
+def test_the_whole_way_is_the_reference(parity_folder: Path) -> None:
     for vectors in read_sets(parity_folder, "e2e_tiny*"):
         case, expected, manifest = vectors.case, vectors.expected, vectors.manifest
         hiera, encoder = case["signhiera"], case["sign_encoder"]
