@@ -30,7 +30,7 @@ SHAPES = {"1d": (6, 4), "1d steps": (6, 4, 5), "2d": (6, 3, 4, 5), "3d": (6, 3, 
 KINDS = {"1d": nn.BatchNorm1d, "1d steps": nn.BatchNorm1d, "2d": nn.BatchNorm2d, "3d": nn.BatchNorm3d}
 OWN = 4
 """Clips of the first worker; the other has the rest."""
-PATIENCE_S = 120
+PATIENCE_S = 240
 
 
 class Net(nn.Module):
