@@ -11,7 +11,7 @@ from sign_dist.errors import SettingsError
 from sign_dist.metrics import cleanup
 from sign_dist.metrics.cleanup import CLEANUPS, cleanup_named, merge_repeats
 from sign_dist.metrics.wer import corpus_errors
-from tests.parity.vectors import corpus_json
+from tests.parity.vectors import corpus_json, part_of
 
 BY_SENTENCE = {"phoenix2014": cleanup.slt_phoenix2014, "phoenix2014T": cleanup.slt_phoenix2014t}
 glosses = st.sampled_from(
@@ -43,14 +43,16 @@ def recorded() -> dict[str, Any]:
 
 @pytest.mark.parametrize("corpus", BY_SENTENCE)
 def test_sentences_as_recorded(corpus, recorded):
-    assert recorded[corpus]
-    for pair in recorded[corpus]:
+    pairs = part_of(recorded, corpus)
+    assert pairs
+    for pair in pairs:
         assert BY_SENTENCE[corpus](pair["in"]) == pair["out"], pair["in"]
 
 
 def test_single_words_as_the_official_script(recorded):
-    assert recorded["ctm_token_table"]
-    for word, expected in recorded["ctm_token_table"].items():
+    words = part_of(recorded, "ctm_token_table")
+    assert words
+    for word, expected in words.items():
         assert cleanup.words_of_phoenix2014(word) == (expected or ""), word
     for word in recorded["ctm_tokens_unchanged"]:
         assert cleanup.words_of_phoenix2014(word) == word
@@ -68,8 +70,8 @@ def test_a_whole_split_as_nist_scores_it():
     assert counts == {name: expected[name] for name in counts}
     assert found.num_words == expected["n_ref"]
     assert 100 * found.rate == pytest.approx(expected["wer_percent"], abs=1e-9)
-    # Another tool that is in use; its alignment differs a little.
-    assert 100 * found.rate == pytest.approx(facts["python_tool_wer_percent"], abs=0.1)
+    if "python_tool_wer_percent" in facts:  # another tool that is in use; its alignment differs a little
+        assert 100 * found.rate == pytest.approx(facts["python_tool_wer_percent"], abs=0.1)
 
 
 def test_official_references_need_no_clean_up(shared_folder):

@@ -119,7 +119,8 @@ def test_every_stage_and_the_logits_are_those_of_the_reference(name: str) -> Non
     np.testing.assert_allclose(logits.numpy(), expected[f"{name}/logits"], atol=1e-4, rtol=1e-4)
     assert logits.amax(2).argmax(1).tolist() == case["video_argmax_of_max_over_time"]
     assert logits.mean(2).argmax(1).tolist() == case["video_argmax_of_mean_over_time"]
-    assert logits.amax(2).topk(5).indices.tolist() == case["video_top5_of_max_over_time"]
+    top = case["video_top5_of_max_over_time"]
+    assert logits.amax(2).topk(len(top[0])).indices.tolist() == top
     torch.testing.assert_close(model(x), logits.amax(2), atol=1e-5, rtol=1e-5)
 
 
