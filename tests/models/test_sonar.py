@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from transformers import M2M100Config, M2M100ForConditionalGeneration
@@ -352,6 +352,7 @@ def test_one_beam_is_greedy(seed: int) -> None:
     assert list(found.tokens) == tokens[len(PROMPT) :]
 
 
+@settings(max_examples=5)
 @given(st.integers(0, 10))
 def test_a_beam_that_holds_everything_finds_the_best_sentence(seed: int) -> None:
     """Sentences of up to three words, all tried one by one."""

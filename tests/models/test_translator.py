@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import BertConfig, BertModel, M2M100Config, MBartConfig, PretrainedConfig, PreTrainedTokenizerFast, T5Config
@@ -65,6 +65,7 @@ SENTENCES = [[5, 6, 7], [8], [9, 5, 10, 11, 12]]
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=8)
 @given(
     lengths=st.lists(st.integers(1, 13), min_size=1, max_size=3),
     downsample=st.sampled_from([1, 2, 4]),
@@ -159,6 +160,7 @@ def learn(model: Translator, steps: int = 100) -> tuple[torch.Tensor, torch.Tens
     return features, lengths
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
 def test_sentences_are_learned_by_heart_saved_and_said_again(kind: str, tmp_path: Path) -> None:
     model = translator(kind, downsample=2)
