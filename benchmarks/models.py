@@ -32,8 +32,8 @@ from sign_dist.models.signhiera import PRESETS, SignHiera
 
 PARTS = ("signhiera", "i3d", "ctc")
 NUM_CLASSES = 400
-# Frames of a clip of 224 px: what WLASL trains on, and what BSL-1K does.
-I3D_FRAMES = (64, 16)
+# Frames of a clip of 224 px: what BSL-1K trains on, and what WLASL does.
+I3D_FRAMES = (16, 64)
 
 Run = Callable[[], Tensor]
 
