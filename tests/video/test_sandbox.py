@@ -302,6 +302,24 @@ def test_a_clip_that_outgrows_its_limits_is_one_bad_row(tmp_path: Path, paint: P
     assert error.value.code == "too_large"
 
 
+def killed_at_first(path: str, *_: Any) -> dict[str, Any]:
+    """For the child: somebody kills it in the midst of a file's first call, or of each, as the file says."""
+    file = Path(path)
+    if file.read_text() != "done":
+        file.write_text(file.read_text().replace("once", "done"))
+        os.kill(os.getpid(), signal.SIGKILL)
+    return {"reason": "", "detail": "second try"}
+
+
+def test_a_kill_from_outside_is_not_held_against_the_file(tmp_path: Path) -> None:
+    (tmp_path / "unlucky").write_text("once")
+    (tmp_path / "deadly").write_text("ever")
+    with Guarded(killed_at_first) as guard:
+        assert check_guarded(tmp_path / "unlucky", guard=guard).detail == "second try"
+        assert check_guarded(tmp_path / "deadly", guard=guard).reason == "crashed"
+        assert guard.usage.deaths == 3
+
+
 def test_the_memory_a_process_has_held_is_known() -> None:
     assert max_rss_bytes() > 2**24
     assert max_rss_bytes(2**22 + 1) == 0
