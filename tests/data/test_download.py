@@ -334,6 +334,7 @@ def start(server: Any, links: Path, out: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(words, stderr=subprocess.PIPE, env={**os.environ, "NO_PROXY": "*"})
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_killed_download_goes_on_where_it_was(how: signal.Signals, server: Any, tmp_path: Path) -> None:
     """Four small files arrive, two large ones are under way when the process is killed."""

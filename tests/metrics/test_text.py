@@ -48,6 +48,7 @@ def parts(references: list[str], hypotheses: list[str], size: int) -> list[tuple
     return [(references[i : i + size], hypotheses[i : i + size]) for i in range(0, len(references), size)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("language", "tokenizer", "num"), [("en", "13a", 10_000), ("zh", "zh", 2500)])
 def test_bleu_equals_sacrebleu(language, tokenizer, num):
     """In corpora of 1 to 400 sentences; the tally, from which intervals come, agrees as well."""
@@ -62,6 +63,7 @@ def test_bleu_equals_sacrebleu(language, tokenizer, num):
             assert f"tok:{tokenizer}|" in found.signature
 
 
+@pytest.mark.long
 def test_chrf_equals_sacrebleu():
     texts = random_texts(10_000, seed=1)
     for references, hypotheses in parts(*(side[:100] for side in texts), 1) + parts(*(side[100:] for side in texts), 450):

@@ -113,6 +113,7 @@ def test_another_vocabulary_changes_the_head_only(network: InceptionI3d) -> None
     assert model.eval()(frames(1, 9, 32)).shape == (1, 11)
 
 
+@pytest.mark.long
 def test_checkpointing_gives_equal_gradients_and_counts_a_batch_once() -> None:
     torch.manual_seed(0)
     plain, thrifty = InceptionI3d(3, dropout=0.0), InceptionI3d(3, dropout=0.0, checkpointing=True)
@@ -143,6 +144,7 @@ def test_bf16_answers_nearly_the_same(network: InceptionI3d) -> None:
     assert float((rounded.float() - exact).norm() / exact.norm()) < 0.05
 
 
+@pytest.mark.long
 def test_learns_a_few_clips_by_heart() -> None:
     torch.manual_seed(0)
     model = InceptionI3d(3, dropout=0.0)

@@ -162,6 +162,7 @@ def test_checkpointing_gives_equal_gradients_and_counts_a_batch_once() -> None:
         torch.testing.assert_close(other, one, msg=name)
 
 
+@pytest.mark.long
 def test_learns_two_sequences_by_heart() -> None:
     model = network("i3d1d", dropout=0.0)
     x, lengths = clips(40, 33)

@@ -96,6 +96,7 @@ def test_keys_and_shapes_are_the_published_ones(path: Any) -> None:
             assert row["scale"] == pytest.approx(math.sqrt({"he": 2, "lecun": 1}[row["rule"]] / fan_in(row["shape"])))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", marked(list(CASES.get("cases", {})), CASES.get("cases", {})))
 @torch.inference_mode()
 def test_every_stage_and_the_logits_are_those_of_the_reference(name: str) -> None:
@@ -124,6 +125,7 @@ def test_every_stage_and_the_logits_are_those_of_the_reference(name: str) -> Non
     torch.testing.assert_close(model(x), logits.amax(2), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("checkpointing", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_gradients_are_those_of_the_reference(checkpointing: bool) -> None:
     case = part_of(parity_json(FILE), "gradient")

@@ -53,6 +53,7 @@ def test_a_clip_decodes_as_stated_and_depends_on_its_numbers_alone(tmp_path: Pat
     assert (tmp_path / "again.mp4").read_bytes() == content
 
 
+@pytest.mark.long
 def test_labels_name_every_file_and_splits_share_no_signer(corpus: CorpusFacts) -> None:
     table = rows(corpus.root)
     assert len(table) == corpus.num_clips == 6

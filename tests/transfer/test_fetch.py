@@ -115,6 +115,7 @@ main()
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_killed_fetch_goes_on_with_the_same_command(weights: Weights, checkpoint: bytes, how: signal.Signals) -> None:
     weights.serve(checkpoint, pace_s=0.1, piece=8192)

@@ -96,6 +96,7 @@ def answer(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> torch.Tensor:
     return out.logits if isinstance(out, CslrOutputs) else out[0] if isinstance(out, tuple) else out
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", CASES)
 def test_adapters_start_as_nothing_learn_alone_and_merge_exactly(name: str) -> None:
     model, patterns, inputs = case(name)

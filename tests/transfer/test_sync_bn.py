@@ -169,6 +169,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(2)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", SHAPES)
 def test_statistics_and_gradients_are_those_of_the_whole_batch(found: list[dict[str, Any]], name: str) -> None:
     whole = passed(KINDS[name](SHAPES[name][1]).double(), inputs(name), slice(None))
@@ -184,6 +185,7 @@ def test_statistics_and_gradients_are_those_of_the_whole_batch(found: list[dict[
         torch.testing.assert_close(found_here, wanted, atol=1e-9, rtol=1e-9)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", SHAPES)
 def test_float32_loses_no_more_digits_than_torch_does(found: list[dict[str, Any]], name: str) -> None:
     exact = passed(KINDS[name](SHAPES[name][1]).double(), inputs(name), slice(None))["y"]
@@ -193,12 +195,14 @@ def test_float32_loses_no_more_digits_than_torch_does(found: list[dict[str, Any]
     assert float((ours - exact).abs().max()) <= 3 * float((torchs - exact).abs().max()) + 1e-6
 
 
+@pytest.mark.long
 def test_without_sharing_statistics_are_other_ones(found: list[dict[str, Any]]) -> None:
     alone = passed(nn.BatchNorm2d(3).double(), inputs("2d")[:OWN], slice(0, OWN))
     assert not torch.allclose(alone["running_mean"], found[0]["2d torch.float64"]["running_mean"], atol=1e-3)
     assert not torch.allclose(alone["y"], found[0]["2d torch.float64"]["y"], atol=1e-3)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("stages", [1, 3])
 def test_two_workers_train_what_one_process_trains(found: list[dict[str, Any]], stages: int) -> None:
     """The loop, the strategy, DDP, BatchNorm and freezing together; also that nothing frozen moves under DDP."""
@@ -218,6 +222,7 @@ def test_two_workers_train_what_one_process_trains(found: list[dict[str, Any]], 
         assert moved == [{"head"}, {"head"}, {"head", "middle"}, {"head", "middle", "body"}]
 
 
+@pytest.mark.long
 def test_too_few_values_are_refused_and_number_types_kept(found: list[dict[str, Any]]) -> None:
     assert all(worker["bf16"] == torch.bfloat16 for worker in found)
     assert all("all workers together have 1" in worker["too few"] for worker in found)

@@ -145,6 +145,7 @@ def check_round_trip(folder: Path, layout: Layout, capsys: pytest.CaptureFixture
     source.unlink()
 
 
+@pytest.mark.long
 def test_every_published_layout_is_inspected_and_converted(
     tmp_path: Path, all_layouts: list[Layout], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -505,6 +506,7 @@ def test_shared_and_sliced_tensors_are_written_once_and_whole(tmp_path: Path) ->
     assert list(read_weights(tmp_path / "b.safetensors").tensors) == list(content)
 
 
+@pytest.mark.long
 def test_inspect_groups_what_lies_side_by_side_and_never_rounds_up(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
