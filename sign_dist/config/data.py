@@ -24,6 +24,9 @@ class Sampling(Settings):
     """Frames per second of a clip that is a folder of pictures, which cannot say so itself."""
 
 
+SignHieraPreset = Literal["tiny", "base_16x224", "base_128x224", "small_16x224", "small_128x224"]
+
+
 class LandmarkFeatures(Settings):
     """MediaPipe body, hand and face points, normalised to the shoulders: `(T, K, 4)` = x, y, z, confidence."""
 
@@ -42,7 +45,8 @@ class SignHieraFeatures(Settings):
 
     kind: Literal["signhiera"] = "signhiera"
     sampling: Sampling = Sampling(max_side_px=320)
-    preset: Literal["tiny"] = "tiny"
+    preset: SignHieraPreset = "tiny"
+    """Which encoder: `base_128x224` is the published one of SSVP-SLT, `tiny` ours for a laptop."""
     weights: str = ""
     """A weights file. Empty: random weights from `seed`, a baseline that needs no download."""
     seed: int = Field(default=0, ge=0, lt=2**31)

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from sign_dist.config.base import Settings
+from sign_dist.config.data import SignHieraPreset
 
 
 class LandmarkModel(Settings):
@@ -44,7 +45,7 @@ class SignHieraModel(Settings):
     """A SignHiera encoder and a linear head, trained end to end from frames."""
 
     kind: Literal["signhiera"] = "signhiera"
-    preset: Literal["tiny"] = "tiny"
+    preset: SignHieraPreset = "tiny"
     weights: str = ""
     dropout: float = Field(default=0.1, ge=0, lt=1)
 

@@ -1,6 +1,7 @@
 """What SignHiera's encoder sees of a clip, and what its features are named after."""
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -52,6 +53,18 @@ def test_blurred_pixels_never_reach_the_encoder() -> None:
     assert near < far / 3
     with pytest.raises(VideoError, match="no face"):
         encoder(blur=True, find_faces=lambda pictures: [[] for _ in pictures])(one)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("preset", ["base_16x224", "small_128x224"])
+def test_presets_of_published_sizes_are_encoders(preset: Literal["base_16x224", "small_128x224"]) -> None:
+    settings = SignHieraFeatures(preset=preset)
+    features = build_encoder(settings, find_files(settings))(clip(40))
+    shape = PRESETS[preset]
+    windows = signhiera_windows(40, 25.0, window=shape.num_frames, stride=shape.num_frames // 2)
+    assert features.shape == (sum(window.num_features for window in windows), 768)
+    assert features.dtype == np.float16
+    assert np.isfinite(features).all()
 
 
 @pytest.mark.parametrize("num_frames", [1, 15, 16, 17, 40, 100])
