@@ -19,6 +19,8 @@ class LandmarkModel(Settings):
     """Read the face points as well, where the features have them."""
     mirror_views: bool = True
     """Answer with the mean over a clip and its mirror image, so that left- and right-handed signers are read alike."""
+    cut_rest: bool = True
+    """Do not read a clip's frames before the first and after the last in which a hand was found."""
     members: int = Field(default=4, ge=1, le=32)
     """Models trained side by side and asked together: steadier answers for new signers, at so many times the cost."""
 

@@ -26,7 +26,7 @@ class Augment(Settings):
 
     mirror: float = Field(default=0.5, ge=0, le=1)
     """Probability of a left-right swap."""
-    speed: float = Field(default=0.5, ge=0, lt=1)
+    speed: float = Field(default=0.7, ge=0, lt=1)
     """Time is stretched or squeezed by up to this share."""
     crop: float = Field(default=0.3, ge=0, lt=1)
     """Up to this share of the clip is cut away, from its two ends together."""
@@ -43,7 +43,7 @@ class Augment(Settings):
     hand_shift: float = Field(default=0.05, ge=0, le=1)
     drop_face: float = Field(default=0.2, ge=0, le=1)
     """Probability that the face is missing."""
-    drop_hand: float = Field(default=0.1, ge=0, le=1)
+    drop_hand: float = Field(default=0.35, ge=0, le=1)
     """Probability that a hand is missing for a while."""
     colour: float = Field(default=0.2, ge=0, lt=1)
     """Frames only: brightness, contrast and saturation, the same over a clip."""

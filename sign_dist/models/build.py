@@ -32,6 +32,7 @@ def build_model(settings: Model, *, num_classes: int, feature_shape: tuple[int, 
                     dropout=settings.dropout,
                     use_face=settings.face,
                     mirror_views=settings.mirror_views,
+                    cut_rest=settings.cut_rest,
                 )
                 for _ in range(settings.members)
             ]

@@ -28,6 +28,8 @@ _ANCHORS = [
 _KNUCKLES = (2, 5, 9, 13, 17)  # the joint each fingertip bends towards
 _BONE_ENDS = ((0, 1), (1, 2), (2, 3), (3, 4), (0, 5), (5, 6), (6, 7), (7, 8), (0, 9), (9, 10), (10, 11), (11, 12),
               (0, 13), (13, 14), (14, 15), (15, 16), (0, 17), (17, 18), (18, 19), (19, 20))  # fmt: skip
+REST_MARGIN = 1
+"""Frames kept beside the first and the last with a hand."""
 _TOUCHING = (4, 8, 12)  # thumb, index and middle tips: what touches the face and the other hand
 
 
@@ -124,11 +126,30 @@ def every_nth(points: Tensor, lengths: Tensor, step: int, phase: int) -> tuple[T
     return torch.cat([first[:, None], points[:, phase + step :: step]], dim=1), kept.clamp(min=1)
 
 
+def cut_rest(points: Tensor, lengths: Tensor, margin: int) -> tuple[Tensor, Tensor]:
+    """Clips (B, T, K, 4) without the frames before the first and after the last in which a hand was found, but for `margin`.
+
+    A clip in which no hand was found stays whole. What stands behind a clip's new length is not to be read.
+    """
+    steps = torch.arange(points.shape[1], device=points.device)
+    seen = (points[:, :, LEFT_HAND.start : RIGHT_HAND.stop, 3] > 0).any(-1) & valid_steps(lengths, points.shape[1])
+    none = ~seen.any(1)
+    first = torch.where(seen, steps, points.shape[1]).amin(1).masked_fill(none, 0)
+    last = torch.where(seen, steps, -1).amax(1)
+    first = (first - margin).clamp(min=0)
+    end = torch.where(none, lengths, torch.minimum(last + 1 + margin, lengths))
+    kept = (first[:, None] + steps).clamp(max=points.shape[1] - 1)
+    cut = points[torch.arange(len(points), device=points.device)[:, None], kept]
+    return cut[:, : int((end - first).amax())], end - first
+
+
 class LandmarkClassifier(nn.Module):
     """features (B, T, K, 4) normalised points and lengths (B,) -> logits (B, V).
 
     Of every `frame_step` frames one is read: in training a random one, in evaluation each in turn, and the logits are
     averaged. Steps of about 1/15 s suit the kernels.
+    With `cut_rest`, frames before the hands come and after they are gone are not read: some films begin and end with the signer
+    at rest, others are cut to the sign.
     With `mirror_views`, the logits in evaluation are the mean over the clip and its mirror image, so that left- and
     right-handed signers are read alike; train with mirrored copies then.
     """
@@ -150,6 +171,7 @@ class LandmarkClassifier(nn.Module):
         use_face: bool = False,
         use_depth: bool = False,
         mirror_views: bool = True,
+        cut_rest: bool = True,
         frame_step: int = 1,
     ) -> None:
         super().__init__()
@@ -158,6 +180,7 @@ class LandmarkClassifier(nn.Module):
             raise ValueError(f"need {allowed}: {channels=} {num_landmarks=}")
         self.num_landmarks = num_landmarks
         self.mirror_views = mirror_views
+        self.cut_rest = cut_rest
         self.frame_step = frame_step
         self.inputs = LandmarkInputs(num_landmarks, use_face=use_face, use_depth=use_depth)
         self.trunk = TemporalTrunk(
@@ -177,6 +200,8 @@ class LandmarkClassifier(nn.Module):
     def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
         if features.ndim != 4 or features.shape[2:] != (self.num_landmarks, 4):
             raise ValueError(f"need features (B, T, {self.num_landmarks}, 4): {tuple(features.shape)}")
+        if self.cut_rest:
+            features, lengths = cut_rest(features, lengths, REST_MARGIN)
         if self.training:
             phase = int(torch.randint(self.frame_step, ()))
             return self._logits(*every_nth(features, lengths, self.frame_step, phase))

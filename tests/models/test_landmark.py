@@ -3,13 +3,15 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from sign_dist.models.feature_classifier import FeatureClassifier
-from sign_dist.models.landmark import LandmarkClassifier, mirror_points
+from sign_dist.models.landmark import LandmarkClassifier, cut_rest, mirror_points
 from sign_dist.models.temporal import mean_over_stride
 from sign_dist.video import transform
-from sign_dist.video.landmarks import FACE, LEFT_HAND, NUM_LANDMARKS
+from sign_dist.video.landmarks import FACE, LEFT_HAND, NUM_LANDMARKS, RIGHT_HAND
 
 
 def clips(*lengths: int, num_landmarks: int = NUM_LANDMARKS) -> list[torch.Tensor]:
@@ -41,7 +43,7 @@ def padded(parts: list[torch.Tensor], filler: float) -> tuple[torch.Tensor, torc
 OPTIONS = [
     {},
     {"use_face": True, "use_depth": True, "frame_step": 2},
-    {"mirror_views": False, "stride": 3, "frame_step": 3},
+    {"mirror_views": False, "stride": 3, "frame_step": 3, "cut_rest": False},
 ]
 
 
@@ -71,6 +73,34 @@ def test_mirror_views_make_a_clip_and_its_mirror_image_alike() -> None:
     length = torch.tensor([10])
     with torch.no_grad():
         torch.testing.assert_close(model(points[None], length), model(mirror_points(points)[None], length))
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=12), st.integers(0, 3), st.integers(0, 4))
+def test_rest_is_cut_up_to_the_margin_and_nothing_between(seen: list[bool], margin: int, padding: int) -> None:
+    points = torch.zeros(2, len(seen) + padding, NUM_LANDMARKS, 4)
+    points[:, :, 0, 0] = torch.arange(len(seen) + padding)
+    points[0, : len(seen), LEFT_HAND.start + 3, 3] = torch.tensor(seen).float()
+    points[0, len(seen) :, LEFT_HAND, 3] = 1.0  # padding is not looked at
+    cut, lengths = cut_rest(points, torch.tensor([len(seen), 1]), margin)
+    where = [t for t, found in enumerate(seen) if found] or [0, len(seen) - 1]
+    expected = list(range(max(0, where[0] - margin), min(len(seen), where[-1] + 1 + margin)))
+    assert cut[0, : lengths[0], 0, 0].tolist() == expected
+    assert cut[1, : lengths[1], 0, 0].tolist() == [0]  # no hand, so whole
+
+
+def test_rest_around_a_sign_does_not_change_its_logits() -> None:
+    model, (points,) = landmark_model(), clips(9)
+    points[:, LEFT_HAND, 3] = 1.0
+    rest = points[:1].clone()
+    rest[:, LEFT_HAND.start : RIGHT_HAND.stop] = 0.0
+    shown = torch.cat([rest, points, rest])
+    longer = torch.cat([rest, rest, rest, shown, rest, rest])
+    with torch.no_grad():
+        one, other = (model(x[None], torch.tensor([len(x)])) for x in (shown, longer))
+        torch.testing.assert_close(one, other)
+        torch.manual_seed(0)
+        as_filmed = LandmarkClassifier(5, width=32, depth=2, num_heads=2, cut_rest=False).eval()
+        assert (as_filmed(longer[None], torch.tensor([len(longer)])) - one).abs().max() > 1e-3
 
 
 def test_both_mirrors_agree() -> None:
