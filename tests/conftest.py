@@ -5,6 +5,7 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: tests run beside each other
 os.environ.setdefault("OPENCV_FOR_THREADS_NUM", "1")
 
+import signal
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -17,6 +18,10 @@ from tests.parity.vectors import parity_root
 
 settings.register_profile("sign_dist", deadline=None, max_examples=20)
 settings.load_profile("sign_dist")
+
+# Whoever starts the tests in the background has them ignore Ctrl-C, and their children with them; some tests press it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 BITS = 8

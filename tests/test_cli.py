@@ -113,6 +113,7 @@ def test_a_vocabulary_of_another_dataset_is_a_sentence(tmp_path: Path) -> None:
         Vocab.read(tmp_path / "gloss.txt").id("MILK")
 
 
+@pytest.mark.long
 def test_doctor_tells_good_from_bad(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "10.9.8.7:6379")
     monkeypatch.setenv("HOME", str(tmp_path))

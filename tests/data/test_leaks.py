@@ -165,6 +165,7 @@ def leaky(corpus: Path, tmp_path: Path) -> DatasetDir:
     return dataset_of(tmp_path / "dataset", samples, videos)
 
 
+@pytest.mark.long
 def test_leaks_of_each_kind_are_found_and_kept(leaky: DatasetDir) -> None:
     ticks: list[tuple[int, int]] = []
     report = find_leaks(leaky, progress=lambda done, total: ticks.append((done, total)))

@@ -379,6 +379,7 @@ PIECES = st.one_of(
 )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("word", SMALL)
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())

@@ -177,6 +177,7 @@ def test_wlasl_tells_the_same_through_all_its_files(annotations: Path, tmp_path:
     assert {s.id: s for s in samples_of("wlasl", folders[1] / "nslt_100.json")} == full
 
 
+@pytest.mark.long
 def test_wlasl2000_has_2000_glosses_and_names_one_recording_once(annotations: Path, tmp_path: Path) -> None:
     samples = samples_of("wlasl2000", laid_out(annotations, tmp_path, CASES["wlasl2000"][1]))
     assert len({s.gloss for s in samples}) == 2000

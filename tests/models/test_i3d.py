@@ -55,6 +55,7 @@ def test_pooling_equals_written_zeros_and_windows_over_them(
     torch.testing.assert_close(max_pool_same(x, kernel, stride), plain, atol=0, rtol=0)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("num_frames", "height", "width"), [(1, 32, 32), (8, 33, 40), (9, 64, 47), (17, 64, 64), (24, 40, 90)])
 @torch.inference_mode()
 def test_steps_follow_from_frames_for_any_size(network: InceptionI3d, num_frames: int, height: int, width: int) -> None:

@@ -276,6 +276,7 @@ def test_weights_of_another_model_are_refused_before_anything_is_changed(earlier
         start_model(run, num_classes=3, feature_shape=(SIDE_PX, SIDE_PX, 3), vocab=OLD)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("before", ["rgb", "bgr"])
 @pytest.mark.parametrize("after", ["rgb", "bgr"])
 def test_a_model_answers_alike_whatever_order_of_colours_it_went_on_from(tmp_path: Path, before: Any, after: Any) -> None:

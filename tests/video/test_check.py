@@ -127,6 +127,7 @@ def test_a_file_whose_pictures_change_size_is_refused(tmp_path: Path, paint: Pai
     assert checked.reason in ("mixed_sizes", "decode_failed"), checked
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.9, 0.97])
 @pytest.mark.parametrize(
     ("name", "options"), [("a.mp4", {"movflags": "faststart"}), ("a.mkv", {}), ("a.avi", {}), ("a.flv", {}), ("a.webm", {})]

@@ -88,6 +88,7 @@ def test_spans_are_frame_exact(long_files: dict[str, tuple[Path, list[float]]], 
             assert seen == [max(k for k in inside if times[k] <= t + 1e-4) for t in shown]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", FILES)
 def test_frames_by_number_are_those_frames(long_files: dict[str, tuple[Path, list[float]]], name: str) -> None:
     path, times = long_files[name]

@@ -262,6 +262,7 @@ def test_dlib_finds_a_real_face_where_mediapipe_does(shared_folder: Path) -> Non
     assert all(tubes.iou(a, b) > 0.4 for a, b in both)
 
 
+@pytest.mark.long
 def test_real_faces_are_found_near_and_far_and_lie_in_the_crop(shared_folder: Path) -> None:
     from sign_dist.video.decode import read_clip
     from sign_dist.video.detectors import FaceDetector

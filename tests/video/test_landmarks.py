@@ -136,6 +136,7 @@ def test_timestamps_always_increase() -> None:
         assert (np.diff(timestamps_ms(50, fps)) > 0).all()
 
 
+@pytest.mark.long
 @real_clips
 def test_detector_finds_a_real_signer_and_repeats_itself(capfd: pytest.CaptureFixture[str]) -> None:
     frames = frames_of("help/help_s3_1.mp4", 7.5)

@@ -86,6 +86,7 @@ def echo(value: Any) -> Any:
     return value
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("how", "code", "signal_number"),
     [
@@ -111,6 +112,7 @@ def test_a_death_costs_one_call_and_has_a_reason(how: str, code: str, signal_num
         assert (usage.calls, usage.children, usage.deaths) == (3, 2, 1)
 
 
+@pytest.mark.long
 def test_what_fails_without_a_death_keeps_the_child_or_replaces_it() -> None:
     with Guarded(misbehave, seconds=60, memory_bytes=2**28, max_answer_bytes=2**20) as guarded:
         with pytest.raises(VideoError, match="nothing to see") as refused:
@@ -148,6 +150,7 @@ def limit_of_cpu() -> list[float]:
     return [usage.ru_utime + usage.ru_stime, resource.getrlimit(resource.RLIMIT_CPU)[0]]
 
 
+@pytest.mark.long
 def test_one_child_serves_many_calls_until_it_has_served_enough() -> None:
     with Guarded(pid, calls_per_child=3) as guarded:
         seen = [guarded() for _ in range(7)]
@@ -160,6 +163,7 @@ def test_one_child_serves_many_calls_until_it_has_served_enough() -> None:
     assert not psutil.pid_exists(seen[-1])
 
 
+@pytest.mark.long
 def test_a_child_killed_while_idle_is_no_files_fault() -> None:
     with Guarded(pid) as guarded:
         first = guarded()
@@ -169,6 +173,7 @@ def test_a_child_killed_while_idle_is_no_files_fault() -> None:
         assert guarded.usage.deaths == 0
 
 
+@pytest.mark.long
 def test_threads_get_children_of_their_own_which_outlive_them() -> None:
     barrier = threading.Barrier(3)
 
@@ -216,6 +221,7 @@ def test_what_no_child_could_import_is_refused_at_once() -> None:
         Guarded(lambda: 1)
 
 
+@pytest.mark.long
 def test_no_file_of_the_parent_stays_open() -> None:
     before = len(list(Path("/proc/self/fd").iterdir()))
     for _ in range(3):
@@ -287,6 +293,7 @@ def test_a_guarded_check_and_read_are_the_plain_ones(tmp_path: Path, paint: Pain
     assert error.value.code == "too_long"
 
 
+@pytest.mark.long
 def test_a_clip_that_outgrows_its_limits_is_one_bad_row(tmp_path: Path, paint: Paint) -> None:
     big = paint(tmp_path / "big.mp4", num_frames=100, width=1280, height=960)
     small = paint(tmp_path / "small.mp4")
