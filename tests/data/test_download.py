@@ -222,13 +222,11 @@ def test_bounds_are_held(server: Any, tmp_path: Path) -> None:
     urls = [server.url(f"{k}.mp4", ("127.0.0.1", "localhost", "127.0.0.2")[k % 3]) for k in range(24)]
     urls = [url for url in urls if "127.0.0.2" not in url] + [server.url("0.mp4")] * 3
     server.answers["/r.mp4"] = Answer(status=302, headers={"Location": server.url("1.mp4", "localhost")})
-    manners = Manners(**{**vars(QUICK), "parallel": 4, "per_host": 3})
+    manners = Manners(**{**vars(QUICK), "parallel": 5, "per_host": 3})
     done = download(listed(tmp_path, *urls, server.url("r.mp4")), tmp_path / "out", manners=manners)
     assert done.failed == {}
     assert done.num_links == done.num_fetched == 17
-    assert server.most_at_once["127.0.0.1"] == 3  # the bound is used, and never exceeded
-    assert server.most_at_once["localhost"] <= 3
-    assert max(server.most_at_once.values()) == 3
+    assert max(server.most_at_once.values()) == 3  # five at once: one of two hosts has three, and none ever has four
     assert len(server.requests("0.mp4")) == 1  # a URL that is listed again is fetched once
 
 
