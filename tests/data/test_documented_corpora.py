@@ -137,7 +137,7 @@ def run_downloads(story: Story, outcome: Outcome, monkeypatch: pytest.MonkeyPatc
         assert all((folder / path).stat().st_size for path in there)
 
 
-@pytest.mark.ray  # prepare and extract import Ray; none starts it
+@pytest.mark.long  # prepare and extract import Ray; none starts it
 @pytest.mark.parametrize("story", STORIES, ids=lambda story: story.name)
 @pytest.mark.usefixtures("without_ray")
 def test_a_documented_corpus_becomes_a_dataset(story: Story, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,7 +179,7 @@ def test_a_documented_download_brings_what_is_left(story: Story, place: Place, m
     run_downloads(story, build(story, place), monkeypatch)
 
 
-@pytest.mark.ray  # see above
+@pytest.mark.long  # see above
 @pytest.mark.usefixtures("without_ray")
 def test_long_sentences_need_the_sampling_that_the_page_says(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     (story,) = (story for story in STORIES if story.name == "how2sign")

@@ -142,14 +142,22 @@ def test_more_workers_than_processors_is_a_sentence(dataset: Path, tmp_path: Pat
 
 
 def test_a_fault_of_the_users_making_does_not_start_again(dataset: Path, tmp_path: Path) -> None:
-    """A weights file that is a web page: starting the workers anew would not mend it, and the sentence must come through."""
+    """Starting the workers anew would not mend a layer that is not there, and the sentence must come through."""
+    from sign_dist.on_ray.training import train
+
+    with pytest.raises(SettingsError, match="nowhere"):
+        train(small_run(dataset).with_values({"train.freeze.until": "nowhere"}), tmp_path / "r")
+
+
+def test_a_weights_file_that_is_a_web_page_is_told_before_anything_starts(dataset: Path, tmp_path: Path) -> None:
     from sign_dist.on_ray.training import train
 
     page = tmp_path / "weights.pth"
     page.write_text("<html>404</html>")
     run = small_run(dataset).with_values({"model.kind": "signhiera", "model.weights": str(page)})
-    with pytest.raises(WeightsError, match=r"weights\.pth.* download it again"):
+    with pytest.raises(WeightsError, match=r"weights\.pth.* it is a web page: open its address"):
         train(run, tmp_path / "r")
+    assert not (tmp_path / "r").exists()
 
 
 def test_a_study_finds_the_better_setting_and_is_not_done_twice(dataset: Path, tmp_path: Path) -> None:
