@@ -2,16 +2,14 @@
 
 import dataclasses
 import hashlib
-import io
 from collections.abc import Callable, Collection
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from sign_dist.errors import DataError
 from sign_dist.features.claims import is_held
-from sign_dist.features.store import SCHEMA, Commit, FeatureStore, unpack
+from sign_dist.features.store import SCHEMA, Commit, FeatureStore, read_shard, unpack
 
 # A file in staging that was not touched for so long belongs to no living writer.
 STALE_S = 3600.0
@@ -85,7 +83,7 @@ def _fault(store: FeatureStore, name: str, commit: Commit) -> str:
     if hashlib.sha256(data).hexdigest() != commit.sha256:
         return f"shard {commit.shard!r} has {len(data)} bytes that are not those committed ({commit.num_bytes})"
     try:
-        table = pq.read_table(io.BytesIO(data))
+        table = read_shard(data)
     except pa.ArrowException as error:
         return f"shard {commit.shard!r} is no Parquet file ({str(error)[:80]})"
     if not table.schema.equals(SCHEMA):
