@@ -26,8 +26,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Ray lets its workers give way to everything else on the machine; here they compete with nobody but the clock.
 os.environ.setdefault("RAY_worker_niceness", "0")
 
-from sign_dist.cli import FEATURES
-from sign_dist.config.data import Features
+from sign_dist.config.data import FEATURES, Features, features_named
 from sign_dist.data.layout import SPLITS, DatasetDir
 from sign_dist.data.manifest import read_manifest, write_manifest
 from sign_dist.data.prepare import prepare
@@ -87,7 +86,7 @@ def main() -> None:
     arguments.add_argument("--features", default="signhiera", choices=sorted(FEATURES))
     arguments.add_argument("--repeat", type=int, default=1, help="spans per clip")
     options = arguments.parse_args()
-    features: Features = FEATURES[options.features]()
+    features = features_named(options.features)
     cores = os.cpu_count() or 1
     folder = Path(tempfile.mkdtemp(prefix="sd_bench_"))
     try:

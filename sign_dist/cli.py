@@ -12,18 +12,10 @@ import typer
 from pydantic import TypeAdapter
 
 from sign_dist import __version__, cli_data, cli_score, cli_store, cli_weights
-from sign_dist.config.data import (
-    Features,
-    FrameFeatures,
-    Glosses,
-    LandmarkFeatures,
-    Sampling,
-    SignHieraFeatures,
-    SplitSettings,
-)
+from sign_dist.config.data import Features, Glosses, Sampling, SplitSettings, features_named
 from sign_dist.config.source import apply, call, load_run, parse_override
 from sign_dist.console import bar, epoch_line, say, table, wait_for_interrupt
-from sign_dist.errors import SettingsError, SignDistError, did_you_mean
+from sign_dist.errors import SettingsError, SignDistError
 
 app = typer.Typer(
     name="sign-dist",
@@ -42,12 +34,6 @@ app.command()(cli_score.score)
 Address = Annotated[str, typer.Option(help="Where Ray is: 'local' starts one here, 'auto' joins the running one, or host:port.")]
 Values = Annotated[list[str] | None, typer.Argument(help="Settings to change, such as train.epochs=20", metavar="[NAME=VALUE]...")]
 Out = Annotated[Path | None, typer.Option(help="Directory to write.")]
-
-FEATURES: dict[str, type[LandmarkFeatures | SignHieraFeatures | FrameFeatures]] = {
-    "landmarks": LandmarkFeatures,
-    "signhiera": SignHieraFeatures,
-    "frames": FrameFeatures,
-}
 
 
 @app.callback(invoke_without_command=True)
@@ -191,10 +177,6 @@ def extract(
     from sign_dist.on_ray.extraction import extract as run_extract
     from sign_dist.on_ray.extraction import find_todo
 
-    if features not in FEATURES:
-        raise SettingsError(
-            f"no features {features!r}: there are {', '.join(FEATURES)};{did_you_mean(features, FEATURES)}".rstrip(";")
-        )
     settings = _features(features, values)
     DatasetDir(dataset).facts()
     settings = settle(DatasetDir(dataset), settings, privacy)
@@ -380,7 +362,7 @@ def _room(where: str) -> str:
 
 
 def _features(kind: str, values: list[str] | None) -> Features:
-    settings = apply(FEATURES[kind](), values or [])
+    settings = apply(features_named(kind), values or [])
     return TypeAdapter(Features).validate_python(settings)
 
 

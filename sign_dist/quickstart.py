@@ -17,7 +17,7 @@ from typing import Any
 
 import httpx
 
-from sign_dist.config.data import Data, Features, FrameFeatures, LandmarkFeatures, SignHieraFeatures
+from sign_dist.config.data import Data, Features, FrameFeatures, LandmarkFeatures, SignHieraFeatures, features_named
 from sign_dist.config.model import FeatureModel, LandmarkModel, VideoCnnModel
 from sign_dist.config.run import Run, Scale
 from sign_dist.config.train import Augment, Train
@@ -26,7 +26,7 @@ from sign_dist.data.layout import DatasetDir, write_json
 from sign_dist.data.manifest import read_manifest
 from sign_dist.data.prepare import prepare
 from sign_dist.data.readers.table import NAMES as TABLE_NAMES
-from sign_dist.errors import DataError, ServiceError, SettingsError
+from sign_dist.errors import DataError, ServiceError
 from sign_dist.inference.bundle import Bundle, export
 from sign_dist.metrics.intervals import bootstrap, share_interval
 from sign_dist.on_ray import serving
@@ -90,7 +90,7 @@ def quickstart(
     Raises:
         SignDistError: of the stage that could not be done.
     """
-    settings = _features(features or ("landmarks" if videos else "frames"))
+    settings = features_named(features or ("landmarks" if videos else "frames"))
     quick = Quickstart(
         out.absolute(), videos.absolute() if videos else None, settings, seeds or (3 if videos else 1), port, keep, address
     )
@@ -133,18 +133,6 @@ def _stage(quick: Quickstart, name: str) -> Generator[Callable[[str], None]]:
     seconds = time.monotonic() - started
     say(f"  {outcome} ({seconds:.1f} s)")
     quick.rows.append((name, f"{seconds:.1f}", outcome))
-
-
-def _features(kind: str) -> Features:
-    match kind:
-        case "landmarks":
-            return LandmarkFeatures()
-        case "signhiera":
-            return SignHieraFeatures()
-        case "frames":
-            return FrameFeatures()
-        case _:
-            raise SettingsError(f"no features {kind!r}: there are landmarks, signhiera, frames")
 
 
 def _corpus(quick: Quickstart) -> str:

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from sign_dist.config.base import Settings
+from sign_dist.errors import SettingsError, did_you_mean
 
 Person = Literal["moving", "largest", "central"]
 """Among several people: who moves most, fills most of the picture, or is nearest to its middle."""
@@ -73,6 +74,24 @@ class FrameFeatures(Settings):
 
 
 Features = Annotated[LandmarkFeatures | SignHieraFeatures | FrameFeatures, Field(discriminator="kind")]
+
+# What the command line calls them: each class by its kind.
+FEATURES: dict[str, type[LandmarkFeatures | SignHieraFeatures | FrameFeatures]] = {
+    "landmarks": LandmarkFeatures,
+    "signhiera": SignHieraFeatures,
+    "frames": FrameFeatures,
+}
+
+
+def features_named(kind: str) -> Features:
+    """The features of a kind, with its defaults.
+
+    Raises:
+        SettingsError: there is no such kind.
+    """
+    if kind not in FEATURES:
+        raise SettingsError(f"no features {kind!r}: there are {', '.join(FEATURES)};{did_you_mean(kind, FEATURES)}".rstrip(";"))
+    return FEATURES[kind]()
 
 
 class Data(Settings):

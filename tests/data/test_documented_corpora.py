@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from sign_dist.cli import FEATURES, main
-from sign_dist.config.data import FrameFeatures, Sampling
+from sign_dist.cli import main
+from sign_dist.config.data import FEATURES, FrameFeatures, Sampling
 from sign_dist.data.corpora import CORPORA
 from sign_dist.data.layout import SPLITS, DatasetDir
 from sign_dist.data.manifest import read_manifest, read_rejected, read_tsv
