@@ -7,6 +7,9 @@ from pydantic import Field
 from sign_dist.config.base import Settings
 from sign_dist.config.data import SignHieraPreset
 
+TimeStride = Literal[1, 2, 4]
+"""Steps of a clip that become one step of the answer."""
+
 
 class LandmarkModel(Settings):
     """Conv1D + attention over body and hand points."""
@@ -66,4 +69,56 @@ class I3dModel(Settings):
     """Compute inner values again in the backward pass: less memory, more time."""
 
 
-Model = Annotated[LandmarkModel | FeatureModel | VideoCnnModel | SignHieraModel | I3dModel, Field(discriminator="kind")]
+class TemporalI3dModel(Settings):
+    """I3D's blocks in one dimension, a BiLSTM and a CTC head: the teacher for gloss sequences."""
+
+    kind: Literal["temporal_i3d"] = "temporal_i3d"
+    preset: Literal["seed", "i3d1d"] = "i3d1d"
+    channels: float = Field(default=1.0, ge=0.05, le=4)
+    """The blocks have so many times I3D's channels. Pretrained kernels fit 1 alone."""
+    fused_width: int = Field(default=256, ge=16, le=2048, multiple_of=4)
+    """Width that features are brought to before the blocks."""
+    lstm_width: int = Field(default=256, ge=8, le=2048)
+    """Of each direction."""
+    lstm_layers: int = Field(default=1, ge=1, le=4)
+    time_stride: TimeStride = 4
+    dropout: float = Field(default=0.3, ge=0, lt=1)
+    face: bool = False
+    """Read the face points as well, where the features are landmarks that have them."""
+    checkpointing: bool = False
+    """Compute inner values again in the backward pass: less memory, more time."""
+
+
+class CtcStudentModel(Settings):
+    """A small network that only looks back in time, so that glosses can be said while the signing goes on."""
+
+    kind: Literal["ctc_student"] = "ctc_student"
+    width: int = Field(default=256, ge=8, le=2048)
+    depth: int = Field(default=4, ge=2, le=24)
+    kernel: int = Field(default=5, ge=2, le=31)
+    lstm_layers: int = Field(default=2, ge=1, le=4)
+    time_stride: TimeStride = 4
+    dropout: float = Field(default=0.2, ge=0, lt=1)
+    face: bool = False
+    """Read the face points as well, where the features are landmarks that have them."""
+
+
+class CslrHeadModel(Settings):
+    """The head of the VAC family: convolutions in time and a BiLSTM, both with a CTC loss of their own."""
+
+    kind: Literal["cslr_head"] = "cslr_head"
+    hidden: int = Field(default=1024, ge=16, le=4096, multiple_of=2)
+    lstm_layers: int = Field(default=2, ge=1, le=4)
+    dropout: float = Field(default=0.3, ge=0, lt=1)
+    share_classifier: bool = True
+    """One classifier for both, as SMKD has it."""
+    alignment: bool = True
+    """Draw the convolutions' answer to the BiLSTM's, too (VAC's visual alignment)."""
+    face: bool = False
+    """Read the face points as well, where the features are landmarks that have them."""
+
+
+Model = Annotated[
+    LandmarkModel | FeatureModel | VideoCnnModel | SignHieraModel | I3dModel | TemporalI3dModel | CtcStudentModel | CslrHeadModel,
+    Field(discriminator="kind"),
+]

@@ -11,8 +11,34 @@ from sign_dist.config.data import Data, FrameFeatures
 from sign_dist.config.model import LandmarkModel, Model
 from sign_dist.config.train import Train
 
-# Which features a model can read.
-READS = {"landmark": "landmarks", "feature": "signhiera", "video_cnn": "frames", "signhiera": "frames", "i3d": "frames"}
+TaskName = Literal["islr", "cslr", "slt"]
+
+# Which kinds of features a model can read, the usual one first.
+READS: dict[str, tuple[str, ...]] = {
+    "landmark": ("landmarks",),
+    "feature": ("signhiera",),
+    "video_cnn": ("frames",),
+    "signhiera": ("frames",),
+    "i3d": ("frames",),
+    "temporal_i3d": ("landmarks", "signhiera"),
+    "ctc_student": ("landmarks", "signhiera"),
+    "cslr_head": ("landmarks", "signhiera"),
+}
+# Which models can learn a task, the usual one first.
+LEARNS: dict[str, tuple[str, ...]] = {
+    "islr": ("landmark", "feature", "video_cnn", "signhiera", "i3d"),
+    "cslr": ("temporal_i3d", "ctc_student", "cslr_head"),
+    "slt": (),
+}
+
+
+class Decode(Settings):
+    """How an answer is read out of a model that gives one step by step."""
+
+    beam: int = Field(default=10, ge=1, le=1000)
+    """Labellings that the prefix beam search keeps; 1 takes the best class of each step, which is quicker and worse."""
+    merge: bool = False
+    """Equal neighbours of the answer become one gloss, as published word error rates of the VAC family count."""
 
 
 class Scale(Settings):
@@ -29,18 +55,23 @@ class Scale(Settings):
 class Run(Settings):
     """Everything that decides a run's result. `run.json` in a run directory is one of these."""
 
-    task: Literal["islr"] = "islr"
+    task: TaskName = "islr"
     data: Data
     model: Model = LandmarkModel()
     train: Train = Train()
+    decode: Decode = Decode()
     scale: Scale = Scale()
 
     @model_validator(mode="after")
     def _branches_agree(self) -> Self:
-        needed = READS[self.model.kind]
-        if self.data.features.kind != needed:
+        if self.model.kind not in LEARNS[self.task]:
             raise ValueError(
-                f"model.kind = {self.model.kind!r} reads data.features.kind = {needed!r}, "
+                f"task = {self.task!r} is learned by model.kind = {_any_of(LEARNS[self.task])}, "
+                f"got {self.model.kind!r}: change one of the two"
+            )
+        if self.data.features.kind not in READS[self.model.kind]:
+            raise ValueError(
+                f"model.kind = {self.model.kind!r} reads data.features.kind = {_any_of(READS[self.model.kind])}, "
                 f"got {self.data.features.kind!r}: change one of the two"
             )
         if isinstance(self.data.features, FrameFeatures) and self.data.features.num_frames < 2:
@@ -60,3 +91,7 @@ class Run(Settings):
         """Twelve hex digits that name what is learned; where it runs (`scale.*`) does not count."""
         tree = self.model_dump(mode="json", exclude={"scale"})
         return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _any_of(kinds: tuple[str, ...]) -> str:
+    return " or ".join(map(repr, kinds)) or "none yet"

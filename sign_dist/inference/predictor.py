@@ -12,6 +12,7 @@ from sign_dist.errors import RunError
 from sign_dist.features.encode import build_encoder, encode_clip
 from sign_dist.inference.bundle import Bundle
 from sign_dist.models.build import build_model
+from sign_dist.tasks.build import num_classes_of
 from sign_dist.tasks.islr import Islr, pad
 from sign_dist.tasks.task import Prediction
 from sign_dist.training.checkpoint import load_weights_file
@@ -31,7 +32,7 @@ class Predictor:
             )
         self._task = Islr(vocab)
         self._settings = facts.spec.features
-        self._model = build_model(facts.model, num_classes=len(vocab), feature_shape=facts.feature_shape)
+        self._model = build_model(facts.model, num_classes=num_classes_of(facts.task, vocab), feature_shape=facts.feature_shape)
         self._model.load_state_dict(load_weights_file(bundle.weights_file))
         self._model.to(self.device).eval()
         self._encoder = build_encoder(self._settings, bundle.encoder_files(facts), device=device)

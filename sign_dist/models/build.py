@@ -1,17 +1,38 @@
 """settings -> module, the one `match`."""
 
+import dataclasses
 from typing import assert_never
 
 from torch import nn
 
-from sign_dist.config.model import FeatureModel, I3dModel, LandmarkModel, Model, SignHieraModel, VideoCnnModel
+from sign_dist.config.model import (
+    CslrHeadModel,
+    CtcStudentModel,
+    FeatureModel,
+    I3dModel,
+    LandmarkModel,
+    Model,
+    SignHieraModel,
+    TemporalI3dModel,
+    TimeStride,
+    VideoCnnModel,
+)
 from sign_dist.errors import SettingsError
+from sign_dist.models.cslr import TIME_STRIDE as CSLR_STRIDE
+from sign_dist.models.cslr import CslrHead
 from sign_dist.models.ensemble import Ensemble
 from sign_dist.models.feature_classifier import FeatureClassifier
+from sign_dist.models.front import Vectors, build_front
 from sign_dist.models.i3d import InceptionI3d
-from sign_dist.models.landmark import LandmarkClassifier
+from sign_dist.models.landmark import LandmarkClassifier, LandmarkInputs
 from sign_dist.models.signhiera import PRESETS, SignHiera
+from sign_dist.models.student import CtcStudent
+from sign_dist.models.temporal_i3d import PRESETS as TEMPORAL_PRESETS
+from sign_dist.models.temporal_i3d import TemporalI3d
 from sign_dist.models.video_cnn import VideoCnn
+
+# Of the stem and of two pools (see `models.temporal_i3d`).
+_TEMPORAL_STRIDES: dict[TimeStride, tuple[int, int, int]] = {1: (1, 1, 1), 2: (1, 2, 1), 4: (1, 2, 2)}
 
 
 def build_model(settings: Model, *, num_classes: int, feature_shape: tuple[int, ...]) -> nn.Module:
@@ -67,8 +88,67 @@ def build_model(settings: Model, *, num_classes: int, feature_shape: tuple[int, 
                 over_time=settings.over_time,
                 checkpointing=settings.checkpointing,
             )
+        case TemporalI3dModel():
+            front = _front(settings.kind, feature_shape, settings.face)
+            shape = dataclasses.replace(
+                TEMPORAL_PRESETS[settings.preset],
+                strides=_TEMPORAL_STRIDES[settings.time_stride],
+                fused_width=settings.fused_width,
+                lstm_width=settings.lstm_width,
+                lstm_layers=settings.lstm_layers,
+                channels=settings.channels,
+            )
+            return TemporalI3d(
+                num_classes,
+                modalities=(front.num_outputs,),
+                shape=shape,
+                dropout=settings.dropout,
+                checkpointing=settings.checkpointing,
+                front=front,
+            )
+        case CtcStudentModel():
+            front = _front(settings.kind, feature_shape, settings.face)
+            return CtcStudent(
+                front.num_outputs,
+                num_classes,
+                width=settings.width,
+                depth=settings.depth,
+                kernel=settings.kernel,
+                lstm_layers=settings.lstm_layers,
+                dropout=settings.dropout,
+                time_stride=settings.time_stride,
+                front=front,
+            )
+        case CslrHeadModel():
+            front = _front(settings.kind, feature_shape, settings.face)
+            return CslrHead(
+                front.num_outputs,
+                num_classes,
+                hidden=settings.hidden,
+                lstm_layers=settings.lstm_layers,
+                dropout=settings.dropout,
+                share_classifier=settings.share_classifier,
+                front=front,
+            )
         case _:
             assert_never(settings)
+
+
+def time_stride_of(settings: Model) -> int:
+    """Of how many steps of a clip one step of the answer is made: T steps give ceil(T / stride). 0: one answer a clip."""
+    match settings:
+        case TemporalI3dModel() | CtcStudentModel():
+            return settings.time_stride
+        case CslrHeadModel():
+            return CSLR_STRIDE
+        case _:
+            return 0
+
+
+def _front(kind: str, feature_shape: tuple[int, ...], face: bool) -> Vectors | LandmarkInputs:
+    fits = len(feature_shape) == 1 or (len(feature_shape) == 2 and feature_shape[1] == 4)
+    _need(fits, kind, "vectors (T, D) or landmarks (T, K, 4)", feature_shape)
+    return build_front(feature_shape, face=face)
 
 
 def _need(fits: bool, kind: str, wanted: str, got: tuple[int, ...]) -> None:

@@ -36,6 +36,9 @@ class CslrOutputs:
 class CslrHead(nn.Module):
     """Frame features (B, L, C) from `pad_clips`, and their lengths (B,) -> `CslrOutputs`; class 0 is the CTC blank.
 
+    With a `front` it takes clips as they are, (B, T, ...) padded behind their lengths with anything: the front makes features of
+    them (B, T, C), and `pad_batch` pads those.
+
     7.9 million parameters in the convolutions for C = 512 and hidden 1024, 12.6 in the BiLSTM, hidden * V in the classifier.
     """
 
@@ -48,8 +51,10 @@ class CslrHead(nn.Module):
         lstm_layers: int = 2,
         dropout: float = 0.3,
         share_classifier: bool = True,
+        front: nn.Module | None = None,
     ) -> None:
         super().__init__()
+        self.front = front
         if hidden % 2 or num_classes < 2:
             raise ValueError(f"need an even hidden width and a class beside the blank: {hidden=} {num_classes=}")
         self.conv1d = TemporalConv(num_inputs, hidden)
@@ -58,6 +63,8 @@ class CslrHead(nn.Module):
         self.conv_classifier = None if share_classifier else NormLinear(hidden, num_classes)
 
     def forward(self, features: Tensor, lengths: Tensor) -> CslrOutputs:
+        if self.front is not None:
+            features, lengths = pad_batch(self.front(features, lengths), lengths)
         lengths = num_steps(lengths)
         visual = self.conv1d(features)
         conv_logits = (self.conv_classifier or self.classifier)(visual)
@@ -141,6 +148,14 @@ def pad_clips(clips: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         at = torch.arange(max(lengths), device=clip.device) - FRONT_FRAMES
         rows.append(clip[at.clamp(0, len(clip) - 1)])
     return torch.stack(rows), torch.tensor(lengths, device=clips[0].device)
+
+
+def pad_batch(features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """`pad_clips` for clips that lie in one tensor (B, T, C) already, whatever stands behind their `lengths` (B,)."""
+    padded = torch.div(lengths + TIME_STRIDE - 1, TIME_STRIDE, rounding_mode="floor") * TIME_STRIDE + 2 * FRONT_FRAMES
+    at = torch.arange(int(padded.max()), device=features.device) - FRONT_FRAMES
+    at = torch.minimum(at.clamp(min=0), lengths[:, None] - 1)
+    return features[torch.arange(len(features), device=features.device)[:, None], at], padded
 
 
 def alignment_loss(outputs: CslrOutputs) -> Tensor:

@@ -31,6 +31,8 @@ class CtcStudent(nn.Module):
 
     For a stream: `state = model.start()`, then `logits, state = model.step(chunk, state)` with chunks (B, t, D) of any t, 0 too;
     the logits of all chunks together are those of the whole. At most one step is held back, so the delay is 3 frames.
+    `front` makes the features of something else, such as landmarks; `step` takes what it gives. Another `time_stride`, 1 or 2,
+    takes the place of 4 everywhere.
     """
 
     def __init__(
@@ -43,14 +45,19 @@ class CtcStudent(nn.Module):
         kernel: int = 5,
         lstm_layers: int = 2,
         dropout: float = 0.2,
+        time_stride: int = TIME_STRIDE,
+        front: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        if num_classes < 2 or kernel < 2:
-            raise ValueError(f"need a class beside the blank and a kernel of 2 or more: {num_classes=} {kernel=}")
-        self.num_inputs = num_inputs
+        if num_classes < 2 or kernel < 2 or time_stride not in (1, 2, 4):
+            raise ValueError(
+                "need a class beside the blank, a kernel of 2 or more and a time stride of 1, 2 or 4: "
+                f"{num_classes=} {kernel=} {time_stride=}"
+            )
+        self.num_inputs, self.time_stride, self.front = num_inputs, time_stride, front
         self.input = nn.Sequential(nn.Linear(num_inputs, width), nn.LayerNorm(width), nn.GELU(), nn.Dropout(dropout))
-        # Time is halved at the first two blocks.
-        self.blocks = nn.ModuleList(CausalBlock(width, kernel, 2 if i < 2 else 1, dropout) for i in range(max(depth, 2)))
+        halvings = time_stride.bit_length() - 1  # at the first blocks
+        self.blocks = nn.ModuleList(CausalBlock(width, kernel, 2 if i < halvings else 1, dropout) for i in range(max(depth, 2)))
         self.norm = nn.LayerNorm(width)
         self.lstm = nn.LSTM(width, width, lstm_layers, batch_first=True, dropout=dropout if lstm_layers > 1 else 0.0)
         self.dropout = nn.Dropout(dropout)
@@ -85,8 +92,10 @@ class CtcStudent(nn.Module):
         """Nothing looks ahead, so what stands behind a clip's end changes none of its logits."""
         if lengths is None:
             lengths = torch.full((len(features),), features.shape[1], device=features.device)
+        if self.front is not None:
+            features = self.front(features, lengths)
         logits, _ = self.step(features, self.start(len(features)))
-        return logits, torch.div(lengths + TIME_STRIDE - 1, TIME_STRIDE, rounding_mode="floor")
+        return logits, torch.div(lengths + self.time_stride - 1, self.time_stride, rounding_mode="floor")
 
     def layer_groups(self) -> list[tuple[str, list[nn.Module]]]:
         """From the head down."""

@@ -45,6 +45,12 @@ class TemporalShape:
     lstm_width: int = 256
     """Per direction."""
     lstm_layers: int = 1
+    channels: float = 1.0
+    """Times I3D's numbers of channels, in every block and the two convolutions behind the stem."""
+
+    def widths(self, *counts: int) -> tuple[int, ...]:
+        """I3D's numbers of channels as this shape has them."""
+        return tuple(max(4, round(count * self.channels)) for count in counts)
 
 
 PRESETS = {
@@ -57,6 +63,7 @@ class TemporalI3d(nn.Module):
     """Features (B, T, D) and lengths (B,) -> logits (B, T', V) and lengths (B,); class 0 is the CTC blank.
 
     `modalities` are the widths of the groups of which D is the sum, in order. T' is T divided by each stride, rounded up.
+    `front` makes these features of something else, such as landmarks.
     Padding is never read, nor counted in BatchNorm: a clip gives equal logits alone and in a batch of longer ones.
     """
 
@@ -69,18 +76,20 @@ class TemporalI3d(nn.Module):
         num_heads: int = 4,
         dropout: float = 0.3,
         checkpointing: bool = False,
+        front: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        self.shape, self.checkpointing = shape, checkpointing
+        self.shape, self.checkpointing, self.front = shape, checkpointing, front
         self.modality_fusion = ModalityFusion(modalities, shape.fused_width, num_heads)
         self.stem = Unit1d(shape.fused_width, shape.stem_width, 7, stride=shape.strides[0], bias=shape.bias)
         channels = shape.stem_width
         if shape.inner_convs:
-            self.conv_2b = Unit1d(channels, 64, 1, bias=shape.bias)
-            self.conv_2c = Unit1d(64, 192, 3, bias=shape.bias)
-            channels = 192
+            inner, outer = shape.widths(64, 192)
+            self.conv_2b = Unit1d(channels, inner, 1, bias=shape.bias)
+            self.conv_2c = Unit1d(inner, outer, 3, bias=shape.bias)
+            channels = outer
         for name, widths in MIXED.items():
-            block = Mixed1d(channels, widths, b2b_kernel=shape.b2b_kernel, bias=shape.bias)
+            block = Mixed1d(channels, shape.widths(*widths), b2b_kernel=shape.b2b_kernel, bias=shape.bias)
             self.add_module(f"mixed_{name}", block)
             channels = block.num_outputs
         self.dropout = nn.Dropout(dropout)
@@ -94,7 +103,7 @@ class TemporalI3d(nn.Module):
         return [(name, self.get_submodule(name)) for name in names]  # pyright: ignore[reportReturnType]
 
     def visual(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """The blocks' output: (B, 1024, T'), zero behind a clip's end, and lengths (B,)."""
+        """The blocks' output: (B, 1024 * channels, T'), zero behind a clip's end, and lengths (B,)."""
         if features.ndim != 3 or features.shape[2] != sum(self.modality_fusion.modalities):
             wanted = " + ".join(map(str, self.modality_fusion.modalities))
             raise ValueError(f"need features (B, T, {wanted}), got {tuple(features.shape)}")
@@ -112,7 +121,7 @@ class TemporalI3d(nn.Module):
     def forward(self, features: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
         if lengths is None:
             lengths = torch.full((len(features),), features.shape[1], device=features.device)
-        x, lengths = self.visual(features, lengths)
+        x, lengths = self.visual(features if self.front is None else self.front(features, lengths), lengths)
         x = run_packed(self.lstm, self.dropout(x.transpose(1, 2)), lengths)
         return self.classifier(self.dropout(x)), lengths
 
@@ -178,7 +187,7 @@ class Mixed1d(nn.Module):
 
     stride = 1
 
-    def __init__(self, num_inputs: int, widths: tuple[int, int, int, int, int, int], *, b2b_kernel: int, bias: bool) -> None:
+    def __init__(self, num_inputs: int, widths: tuple[int, ...], *, b2b_kernel: int, bias: bool) -> None:
         super().__init__()
         b0, b1a, b1b, b2a, b2b, b3b = widths
         self.b0 = Unit1d(num_inputs, b0, 1, bias=bias)

@@ -20,7 +20,7 @@ from sign_dist.inference.report import Evaluated, build_report, write_report
 from sign_dist.models.build import build_model
 from sign_dist.on_ray.clips import from_rows
 from sign_dist.on_ray.cluster import num_cpus, num_gpus
-from sign_dist.tasks.build import build_task
+from sign_dist.tasks.build import build_task, num_classes_of
 from sign_dist.tasks.task import Example
 from sign_dist.training.checkpoint import read_weights
 from sign_dist.training.record import environment
@@ -121,7 +121,7 @@ class _PredictRows:
         vocab = Vocab.read(dataset.vocab_file)
         self._task = build_task(run, vocab)
         shape = next(self._reader.features(k).shape for k in self._reader.keys if not self._reader.error(k))
-        self._model = build_model(run.model, num_classes=len(vocab), feature_shape=shape[1:])
+        self._model = build_model(run.model, num_classes=num_classes_of(run.task, vocab), feature_shape=shape[1:])
         self._model.load_state_dict(read_weights(checkpoint))
         self._model.to(self._device).eval()
 

@@ -26,7 +26,7 @@ from sign_dist.data.leaks import refuse_leaks
 from sign_dist.data.vocab import Vocab
 from sign_dist.errors import RunError, ServiceError, SignDistError
 from sign_dist.on_ray.cluster import num_cpus, num_gpus
-from sign_dist.tasks.build import build_task
+from sign_dist.tasks.build import build_task, num_classes_of
 from sign_dist.training.checkpoint import LocalCheckpoints
 from sign_dist.training.curves import plot_curves
 from sign_dist.training.data import Clips
@@ -140,7 +140,7 @@ def fit_run(run: Run, run_dir: RunDir, strategy: Strategy, *, on_epoch: OnEpoch 
 def _start(run: Run, clips: Clips, on_taken: Callable[[Taken], None] | None = None) -> nn.Module:
     vocab = Vocab.read(DatasetDir(Path(run.data.root)).vocab_file)
     shape = clips[0].features.shape[1:]
-    return start_model(run, num_classes=len(vocab), feature_shape=shape, vocab=vocab, on_taken=on_taken)
+    return start_model(run, num_classes=num_classes_of(run.task, vocab), feature_shape=shape, vocab=vocab, on_taken=on_taken)
 
 
 def _worker(config: dict[str, Any]) -> dict[str, Any]:

@@ -6,14 +6,21 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from sign_dist.config.model import CslrHeadModel
 from sign_dist.config.run import Run
 from sign_dist.config.train import Augment
 from sign_dist.data.sample import Sample
 from sign_dist.data.vocab import Vocab
+from sign_dist.errors import SettingsError
+from sign_dist.models.build import time_stride_of
+from sign_dist.tasks.cslr import Cslr
 from sign_dist.tasks.islr import Augmentation, Islr
 from sign_dist.tasks.task import Monitor, Task
 from sign_dist.video import transform
 from sign_dist.video.frames import spread
+
+LONGEST_GAP = 4
+"""Landmark steps that a hand may be missing for in a clip of several signs: shorter than a sign."""
 
 
 def build_task(run: Run, vocab: Vocab, train_samples: Sequence[Sample] = ()) -> Task:
@@ -27,6 +34,22 @@ def build_task(run: Run, vocab: Vocab, train_samples: Sequence[Sample] = ()) -> 
                 mixup=run.train.mixup,
                 augment=_augmentation(run),
             )
+        case "cslr":
+            return Cslr(
+                vocab,
+                time_stride=time_stride_of(run.model),
+                beam=run.decode.beam,
+                merge=run.decode.merge,
+                alignment=isinstance(run.model, CslrHeadModel) and run.model.alignment,
+                augment=_augmentation(run),
+            )
+        case "slt":
+            raise SettingsError("task = 'slt' cannot be trained yet: use 'islr' or 'cslr'")
+
+
+def num_classes_of(task: str, vocab: Vocab) -> int:
+    """How many classes a model of this task tells apart: the glosses, and in continuous recognition the CTC blank."""
+    return len(vocab) + 1 if task == "cslr" else len(vocab)
 
 
 def monitor_of(run: Run) -> Monitor:
@@ -34,6 +57,10 @@ def monitor_of(run: Run) -> Monitor:
     match run.task:
         case "islr":
             return Islr.monitor
+        case "cslr":
+            return Cslr.monitor
+        case "slt":
+            raise SettingsError("task = 'slt' cannot be trained yet: use 'islr' or 'cslr'")
 
 
 def _balanced(vocab: Vocab, samples: Sequence[Sample]) -> list[float]:
@@ -43,16 +70,20 @@ def _balanced(vocab: Vocab, samples: Sequence[Sample]) -> list[float]:
 
 
 def _augmentation(run: Run) -> Augmentation | None:
+    settings = run.train.augment
+    if run.task != "islr":  # a label of several signs: none of them may be cut away
+        settings = settings.model_copy(update={"crop": 0.0})
     match run.data.features.kind:
         case "landmarks":
-            return functools.partial(_landmarks, settings=run.train.augment)
+            longest = None if run.task == "islr" else LONGEST_GAP
+            return functools.partial(_landmarks, settings=settings, longest_gap=longest)
         case "frames":
-            return functools.partial(_frames, settings=run.train.augment)
+            return functools.partial(_frames, settings=settings)
         case "signhiera":
-            return functools.partial(_vectors, settings=run.train.augment)
+            return functools.partial(_vectors, settings=settings)
 
 
-def _landmarks(points: np.ndarray, rng: np.random.Generator, *, settings: Augment) -> np.ndarray:
+def _landmarks(points: np.ndarray, rng: np.random.Generator, *, settings: Augment, longest_gap: int | None = None) -> np.ndarray:
     return transform.augment_landmarks(
         points.astype(np.float32),
         rng,
@@ -69,6 +100,7 @@ def _landmarks(points: np.ndarray, rng: np.random.Generator, *, settings: Augmen
         hand_shift=settings.hand_shift,
         face_dropout=settings.drop_face,
         hand_dropout=settings.drop_hand,
+        longest_gap=longest_gap,
         noise=settings.noise,
     )
 

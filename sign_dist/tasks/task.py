@@ -2,8 +2,8 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
-from typing import Literal, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -39,10 +39,12 @@ class Batch:
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-    """What a model says of a clip. `scores` are (gloss, probability), best first."""
+    """What a model says of a clip. `scores` are (answer, probability), best first."""
 
     hypothesis: str
     scores: tuple[tuple[str, float], ...]
+    measures: Mapping[str, float] = dataclasses.field(default_factory=dict[str, float])
+    """What a task notes of how the answer came about, by name."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,11 +71,11 @@ class Task(Protocol):
         """Pad clips to a batch; with one generator per clip they are augmented first."""
         ...
 
-    def losses(self, model: nn.Module, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
+    def losses(self, model: nn.Module, batch: Batch) -> tuple[dict[str, Tensor], Any]:
         """Named losses, each one value per clip (B,), their sum being what is minimised; and the model's outputs."""
         ...
 
-    def decode(self, outputs: Tensor, batch: Batch, k: int = 5) -> list[Prediction]:
+    def decode(self, outputs: Any, batch: Batch, k: int = 5) -> list[Prediction]:
         """One prediction per clip."""
         ...
 

@@ -100,14 +100,17 @@ def jitter_hands(
     return _keep_absent(result, points)
 
 
-def drop_parts(points: Points, rng: np.random.Generator, *, face: float = 0.0, hand: float = 0.0) -> Points:
-    """With probability `face` the face is absent, with probability `hand` each hand for up to a third of the clip."""
+def drop_parts(
+    points: Points, rng: np.random.Generator, *, face: float = 0.0, hand: float = 0.0, longest: int | None = None
+) -> Points:
+    """With probability `face` the face is absent, with probability `hand` each hand for up to a third of the clip, and for at
+    most `longest` steps."""
     result = points.copy()
     if rng.random() < face:
         result[:, FACE] = 0.0
     for part in HANDS:
         if rng.random() < hand:
-            span = int(rng.integers(1, max(2, len(points) // 3 + 1)))
+            span = int(rng.integers(1, max(2, min(len(points) // 3, len(points) if longest is None else longest) + 1)))
             start = int(rng.integers(0, max(1, len(points) - span + 1)))
             result[start : start + span, part] = 0.0
     return result
@@ -142,9 +145,13 @@ def augment_landmarks(
     hand_shift: float = 0.05,
     face_dropout: float = 0.2,
     hand_dropout: float = 0.1,
+    longest_gap: int | None = None,
     noise: float = 0.01,
 ) -> Points:
-    """One random variant of a clip, (T, K, 4) -> (T', K, 4); 0 switches any of the strengths off."""
+    """One random variant of a clip, (T, K, 4) -> (T', K, 4); 0 switches any of the strengths off.
+
+    With `crop` 0 and a short `longest_gap` no sign of a sentence is lost.
+    """
     points = crop_time(points, rng, crop)
     points = change_speed(points, rng, speed)
     points = drop_frames(points, rng, frame_drop)
@@ -152,7 +159,7 @@ def augment_landmarks(
         points = mirror(points)
     points = jitter_space(points, rng, rotate_deg=rotate_deg, scale=scale, shear=shear, shift=shift)
     points = jitter_hands(points, rng, rotate_deg=hand_rotate_deg, scale=hand_scale, shift=hand_shift)
-    points = drop_parts(points, rng, face=face_dropout, hand=hand_dropout)
+    points = drop_parts(points, rng, face=face_dropout, hand=hand_dropout, longest=longest_gap)
     return add_noise(points, rng, noise)
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sign_dist.config.base import Settings
 from sign_dist.config.data import Data, Features, SignHieraFeatures
 from sign_dist.config.model import FeatureModel, LandmarkModel, Model
-from sign_dist.config.run import READS, Run, Scale
+from sign_dist.config.run import LEARNS, READS, Run, Scale
 from sign_dist.config.source import apply, load_run, parse_override
 from sign_dist.config.train import Augment, Optim, Train
 from sign_dist.errors import SettingsError
@@ -45,6 +45,7 @@ OTHER: dict[str, Any] = {
     "train.lora.targets": "qkv",
     "model.colours": "bgr",
     "model.over_time": "mean",
+    "model.time_stride": 2,
 }
 SWITCH = {"model.kind": "feature", "data.features.kind": "signhiera"}
 
@@ -70,7 +71,7 @@ def other(name: str, value: Any) -> Any:
 def runs(draw: st.DrawFn) -> Run:
     """Any allowed Run."""
     model = draw(st.sampled_from(sorted(KINDS)))
-    run = RUN.with_values({"model.kind": model, "data.features.kind": READS[model]})
+    run = RUN.with_values({"task": task_of(model), "model.kind": model, "data.features.kind": READS[model][0]})
     names = sorted(run.flat().keys() - {"task", "model.kind", "data.features.kind"})
     names = [n for n in names if not n.endswith(("preset", "weights", "accumulate", "workers"))]
     chosen = draw(st.lists(st.sampled_from(names), unique=True, max_size=8))
@@ -80,6 +81,11 @@ def runs(draw: st.DrawFn) -> Run:
     values["data.root"] = draw(st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
     values["train.optim.lr"] = draw(st.floats(min_value=1e-9, max_value=1))
     return run.with_values(values)
+
+
+def task_of(model: str) -> str:
+    """The task that a kind of model learns."""
+    return next(task for task, kinds in LEARNS.items() if model in kinds)
 
 
 def sentence(error: pytest.ExceptionInfo[SettingsError]) -> str:
@@ -114,7 +120,7 @@ def test_where_a_run_runs_does_not_change_its_digest(run: Run, workers: int, dev
 
 @pytest.mark.parametrize("model", KINDS)
 def test_every_setting_can_be_changed_by_its_name_and_changes_the_digest(model: str) -> None:
-    run = RUN.with_values({"model.kind": model, "data.features.kind": READS[model]})
+    run = RUN.with_values({"task": task_of(model), "model.kind": model, "data.features.kind": READS[model][0]})
     digests = {run.digest()}
     for name, value in run.flat().items():
         if name.endswith(("kind", "preset")) or name in ("task", "scale.workers", "train.accumulate"):
@@ -182,7 +188,7 @@ def test_an_unknown_name_is_refused_with_the_nearest_known_one(name: str, hint: 
         ("train.seed", 2**31, "less"),
         ("train.augment.mirror", 1.5, "less"),
         ("train.precision", "fp16", "'bf16'"),
-        ("task", "slt", "'islr'"),
+        ("task", "slr", "'islr'"),
         ("data.root", None, "string"),
         ("data.root", True, "string"),
         ("train", 5, "dictionary"),
@@ -231,14 +237,27 @@ def test_a_whole_section_may_be_given_and_what_is_set_inside_it_holds() -> None:
 @pytest.mark.parametrize("model", KINDS)
 @pytest.mark.parametrize("features", FEATURES)
 def test_a_model_takes_only_the_features_it_reads(model: str, features: str) -> None:
-    values = {"model.kind": model, "data.features.kind": features}
-    if READS[model] == features:
+    values = {"task": task_of(model), "model.kind": model, "data.features.kind": features}
+    if features in READS[model]:
         assert RUN.with_values(values).model == KINDS[model]()
     else:
         text = refused(values)
         assert model in text
         assert features in text
-        assert READS[model] in text
+        assert all(repr(kind) in text for kind in READS[model])
+
+
+@pytest.mark.parametrize("task", LEARNS)
+@pytest.mark.parametrize("model", KINDS)
+def test_a_task_takes_only_the_models_that_learn_it(task: str, model: str) -> None:
+    values = {"task": task, "model.kind": model, "data.features.kind": READS[model][0]}
+    if model in LEARNS[task]:
+        assert RUN.with_values(values).task == task
+    else:
+        text = refused(values)
+        assert repr(task) in text
+        assert repr(model) in text
+        assert all(repr(kind) in text for kind in LEARNS[task])
 
 
 @given(st.integers(1, 40), st.integers(1, 6), st.integers(1, 6))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from sign_dist.config.data import Data
-from sign_dist.config.run import READS, Run
+from sign_dist.config.run import LEARNS, READS, Run
 from sign_dist.data.sample import Sample
 from sign_dist.data.vocab import Vocab
 from sign_dist.models.feature_classifier import FeatureClassifier
@@ -175,7 +175,7 @@ def landmarks(rng: np.random.Generator) -> np.ndarray:
     return points
 
 
-@pytest.mark.parametrize(("model", "features"), sorted(READS.items()))
+@pytest.mark.parametrize(("model", "features"), [(model, kind) for model in LEARNS["islr"] for kind in READS[model]])
 def test_every_kind_of_features_is_augmented_by_its_clips_own_generator(model: str, features: str) -> None:
     run = Run(data=Data(root="x")).with_values({"model.kind": model, "data.features.kind": features})
     task = build_task(run, VOCAB)
