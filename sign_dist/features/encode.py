@@ -15,9 +15,11 @@ from sign_dist.features.store import pack
 from sign_dist.video.decode import Clip, read_clip
 from sign_dist.video.face_crop import FaceFinder
 from sign_dist.video.frames import spread, square_frames
+from sign_dist.video.landmarks import FACE
 from sign_dist.video.model_files import digest_of, dlib_files, landmark_roles
 from sign_dist.video.model_files import find_files as find_model_files
 from sign_dist.video.privacy import blur_faces
+from sign_dist.video.tracks import is_track, read_track
 
 # Steps of a hand's absence that are interpolated: 0.2 s at 15 a second.
 MAX_GAP = 3
@@ -38,6 +40,10 @@ class EncoderFiles:
 
     paths: dict[str, Path]
     digest: str
+
+
+NO_FILES = EncoderFiles({}, "")
+"""Of landmarks that are tracks already, in all of a dataset: nothing has to find them."""
 
 
 def find_files(features: Features, folder: Path | None = None) -> EncoderFiles:
@@ -96,6 +102,8 @@ def build_encoder(features: Features, files: EncoderFiles, *, device: str = "cpu
             from sign_dist.video.detectors import LandmarkDetector
             from sign_dist.video.landmarks import normalise
 
+            if not files.paths:
+                return _no_detector
             detector = LandmarkDetector(files.paths, person=features.person, max_side=features.sampling.max_side_px)
             every = features.every
             return lambda clip: normalise(detector(clip.frames, clip.fps)[::every], max_gap=MAX_GAP).astype(np.float16)
@@ -135,9 +143,12 @@ def _face_finder(features: SignHieraFeatures | FrameFeatures, files: EncoderFile
 
 
 def decode_row(row: dict[str, Any], features: Features) -> dict[str, Any]:
-    """Add `frames`, `fps` and `error` to a row with `path`, `start_s`, `end_s`. A bad clip becomes a row with an error."""
+    """Add `frames`, `clip_fps` and `error` to a row with `path`, `start_s`, `end_s`. A bad clip becomes a row with an error.
+
+    `frames` are pictures (T, H, W, 3), or the features themselves where the clip is a landmark track.
+    """
     try:
-        clip = read_clip(row["path"], start_s=row["start_s"], end_s=row["end_s"], **features.sampling.model_dump())
+        clip = _read(row["path"], features, row["start_s"], row["end_s"])
         return row | {"frames": clip.frames, "clip_fps": clip.fps, "error": ""}
     except (VideoError, MemoryError, OSError) as error:
         return row | {"frames": np.zeros((0, 1, 1, 3), np.uint8), "clip_fps": 0.0, "error": error_text(error)}
@@ -149,7 +160,7 @@ def encode_row(row: dict[str, Any], encoder: Encoder) -> dict[str, Any]:
     if row["error"]:
         return base | pack(np.zeros(0, np.float16)) | {"error": row["error"]}
     try:
-        features = encoder(Clip(row["frames"], float(row["clip_fps"]), ""))
+        features = _encoded(Clip(row["frames"], float(row["clip_fps"]), ""), encoder)
     except (SignDistError, ValueError, RuntimeError, MemoryError) as error:
         return base | pack(np.zeros(0, np.float16)) | {"error": error_text(error)}
     return base | pack(features) | {"error": ""}
@@ -161,8 +172,28 @@ def encode_clip(path: Path, features: Features, encoder: Encoder) -> np.ndarray:
     Raises:
         VideoError: the file cannot be used.
     """
-    clip = read_clip(path, **features.sampling.model_dump())
-    return encoder(clip)
+    return _encoded(_read(path, features), encoder)
+
+
+def _read(path: str | Path, features: Features, start_s: float = 0.0, end_s: float = 0.0) -> Clip:
+    """A clip's pictures; of a landmark track (.npy) its features, float16 (T, K, 4), where these are landmarks."""
+    if isinstance(features, LandmarkFeatures) and is_track(path):
+        track = read_track(path, features.sampling, start_s=start_s, end_s=end_s)
+        points = track.points[:: features.every].astype(np.float16)
+        if not features.face:
+            points[:, FACE] = 0.0
+        return Clip(points, track.fps, "track", track.num_source)
+    return read_clip(path, start_s=start_s, end_s=end_s, **features.sampling.model_dump())
+
+
+def _encoded(clip: Clip, encoder: Encoder) -> np.ndarray:
+    return clip.frames if clip.frames.ndim == 3 else encoder(clip)
+
+
+def _no_detector(clip: Clip) -> np.ndarray:
+    raise VideoError(
+        "no_detector", "these features were made of landmark tracks alone, without a detector that finds points in pictures"
+    )
 
 
 def error_text(error: BaseException) -> str:

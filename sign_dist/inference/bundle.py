@@ -13,7 +13,7 @@ from sign_dist.config.model import Model
 from sign_dist.data.layout import DatasetDir, write_json
 from sign_dist.data.vocab import Vocab
 from sign_dist.errors import RunError, SettingsError
-from sign_dist.features.encode import EncoderFiles, find_files
+from sign_dist.features.encode import NO_FILES, EncoderFiles, find_files
 from sign_dist.features.spec import FeatureSpec
 from sign_dist.features.store import FeatureStore
 from sign_dist.training.checkpoint import read_weights
@@ -106,7 +106,8 @@ def export(run_dir: RunDir, out: Path | None = None) -> Bundle:
     dataset = DatasetDir(Path(run.data.root))
     store = FeatureStore.find(dataset, run.data.features, shared=run.data.store)
     spec = store.spec()
-    files = find_files(run.data.features)
+    of_tracks = run.data.features.kind == "landmarks" and not spec.weights
+    files = NO_FILES if of_tracks else find_files(run.data.features)
     if files.digest != spec.weights:
         raise RunError(
             f"the model files at hand ({files.digest[:8] or 'none'}) are not those that made the features ({spec.weights[:8]}): "

@@ -21,11 +21,12 @@ from sign_dist.data.privacy import settle
 from sign_dist.data.sample import Sample
 from sign_dist.errors import DataError, ServiceError, SignDistError, VideoError, WeightsError
 from sign_dist.features.blocks import Block, Outcome, compute, plan
-from sign_dist.features.encode import EncoderFiles, build_encoder, error_text, find_files, spec_for
+from sign_dist.features.encode import NO_FILES, EncoderFiles, build_encoder, error_text, find_files, spec_for
 from sign_dist.features.store import FeatureStore
 from sign_dist.on_ray.clips import Progress, from_rows, retries_set
 from sign_dist.on_ray.cluster import num_cpus, num_gpus
 from sign_dist.video.guarded import read_guarded
+from sign_dist.video.tracks import is_track
 
 # Which encoders have a use for a GPU.
 ON_GPU = ("signhiera",)
@@ -95,9 +96,10 @@ class Todo:
 
 def find_todo(dataset: DatasetDir, features: Features, *, retry_errors: bool = False, shared: str = "") -> Todo:
     """Which clips of a dataset have no features yet."""
-    files = find_files(features)
-    store = FeatureStore.create(dataset, spec_for(features, files), shared=shared)
     samples = [s for split in SPLITS for s in read_manifest(dataset, split)]
+    tracks_only = features.kind == "landmarks" and bool(samples) and all(is_track(s.video_path) for s in samples)
+    files = NO_FILES if tracks_only else find_files(features)
+    store = FeatureStore.create(dataset, spec_for(features, files), shared=shared)
     videos = dataset.videos_root()
     rows = [{"key": s.key, "id": s.id, "path": str(videos / s.video_path), "start_s": s.start_s, "end_s": s.end_s} for s in samples]
     keys = frozenset(row["key"] for row in rows)
@@ -208,6 +210,8 @@ class _ComputeBlocks:
 
     def _suspect(self, row: dict[str, Any]) -> str:
         """Decode a clip that a process died of in a child process; "" if that goes well."""
+        if is_track(row["path"]):  # no decoder that could crash
+            return ""
         try:
             read_guarded(row["path"], start_s=row["start_s"], end_s=row["end_s"], **self._features.sampling.model_dump())
         except VideoError as error:

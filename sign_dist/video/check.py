@@ -11,6 +11,7 @@ from sign_dist.config.data import Sampling
 from sign_dist.errors import VideoError
 from sign_dist.video import pictures
 from sign_dist.video.decode import Clip, read_clip
+from sign_dist.video.tracks import is_track, read_track
 
 MIN_FRAMES = 4
 MIN_SIDE_PX = 32
@@ -32,6 +33,16 @@ REASONS: dict[str, tuple[str, str]] = {
     "unreadable": ("no permission, or the disk fails", "change the permissions, or copy the file again"),
     "empty": ("the file has 0 bytes", "download or copy it again"),
     "playlist": ("a list of other files, such as m3u8, which is not followed", "download the video that it names"),
+    "no_pictures": ("a landmark track (.npy), of which only landmark features can be made", "extract landmarks"),
+    "not_a_track": (
+        "the .npy file holds no normalised points (T, 102, 4) as floats",
+        "write it as `sign-dist synth --landmarks` does",
+    ),
+    "no_detector": (
+        "the features were made of landmark tracks alone, and nothing finds points in pictures",
+        "give a landmark track (.npy), or extract landmarks of videos",
+    ),
+    "not_finite": ("values of a landmark track are infinite or no numbers", "make the track again"),
     "not_video": ("no container that FFmpeg knows, or its headers are damaged", "download it again, or re-encode it"),
     "no_video_stream": ("the file holds sound or data only", "look for the file with pictures"),
     "unsupported_codec": ("no decoder knows how the pictures are coded", "re-encode it as H.264"),
@@ -91,8 +102,12 @@ def check_clip(
     name = "bytes in memory" if isinstance(source, bytes) else Path(source).name
     digest = digest_of(source)
     try:
-        clip = read_clip(source, start_s=start_s, end_s=end_s, **sampling.model_dump())
-        refuse_unusable(clip, name)
+        if not isinstance(source, bytes) and is_track(source):
+            clip = read_track(source, sampling, start_s=start_s, end_s=end_s)
+            _refuse_few(len(clip), clip.num_source, clip.fps, name)
+        else:
+            clip = read_clip(source, start_s=start_s, end_s=end_s, **sampling.model_dump())
+            refuse_unusable(clip, name)
     except VideoError as error:
         return Checked(error.code, str(error), digest)
     except MemoryError:
@@ -125,11 +140,7 @@ def refuse_unusable(clip: Clip, name: str) -> None:
         VideoError: `too_short`, `too_small`, `blank` or `frozen`.
     """
     count, height, width = clip.frames.shape[:3]
-    if count < MIN_FRAMES:
-        text = f"{count} frame{'s' * (count != 1)}"
-        if clip.num_source > count:
-            text = f"{count} of its {clip.num_source} frames remain at {clip.fps:.4g} a second"
-        raise VideoError("too_short", f"{name!r}: {text}, {MIN_FRAMES} are needed")
+    _refuse_few(count, clip.num_source, clip.fps, name)
     if min(height, width) < MIN_SIDE_PX:
         raise VideoError("too_small", f"{name!r} is {width}x{height} pixels, {MIN_SIDE_PX} a side are needed")
     # Flat in each frame: neither its colour nor a fade from one to another makes a picture.
@@ -141,3 +152,11 @@ def refuse_unusable(clip: Clip, name: str) -> None:
     cells = np.stack([cv2.resize(frame, (32, 32), interpolation=cv2.INTER_AREA) for frame in clip.frames])
     if np.ptp(cells, axis=0).max() < MIN_CHANGE:
         raise VideoError("frozen", f"{name!r} shows one picture that never changes in {count} frames")
+
+
+def _refuse_few(count: int, num_source: int, fps: float, name: str) -> None:
+    if count < MIN_FRAMES:
+        text = f"{count} frame{'s' * (count != 1)}"
+        if num_source > count:
+            text = f"{count} of its {num_source} frames remain at {fps:.4g} a second"
+        raise VideoError("too_short", f"{name!r}: {text}, {MIN_FRAMES} are needed")

@@ -8,6 +8,8 @@ from typing import BinaryIO
 
 from sign_dist.errors import VideoError
 
+TRACK_SUFFIX = ".npy"
+"""Of a landmark track, which `video.tracks` reads."""
 # How lists of other files and addresses begin; FFmpeg would follow them to files that were never given.
 PLAYLIST_HEADS = (b"#EXTM3U", b"ffconcat version", b"v=0\r\n", b"v=0\n")
 
@@ -30,10 +32,31 @@ class Source:
 
 
 def find_source(source: str | Path | bytes) -> Source:
-    """The source that a path or bytes stand for.
+    """The pictures that a path or bytes stand for.
 
     Raises:
-        VideoError: `missing`, `not_a_file`, `empty`, `playlist` or `unreadable`.
+        VideoError: what `find_file` raises, and `playlist` or `no_pictures`.
+    """
+    found = find_file(source)
+    if found.is_folder:
+        return found
+    if found.path and found.path.suffix.lower() == TRACK_SUFFIX:
+        raise VideoError("no_pictures", f"{found.name!r} is a landmark track, which has no pictures: use landmark features")
+    try:
+        with found.open() as file:
+            head = file.read(64)
+    except OSError as error:
+        raise VideoError("unreadable", f"{found.name!r} cannot be read: {error.strerror}") from None
+    if head.removeprefix(b"\xef\xbb\xbf").startswith(PLAYLIST_HEADS):
+        raise VideoError("playlist", f"{found.name!r} is a playlist, which only names other files")
+    return found
+
+
+def find_file(source: str | Path | bytes) -> Source:
+    """The file, folder or bytes that are given, whatever they hold.
+
+    Raises:
+        VideoError: `missing`, `not_a_file`, `empty` or `unreadable`.
     """
     if isinstance(source, bytes | bytearray | memoryview):
         found = Source("bytes in memory", None, bytes(source))
@@ -54,11 +77,4 @@ def find_source(source: str | Path | bytes) -> Source:
         size = state.st_size
     if size == 0:
         raise VideoError("empty", f"{found.name!r} has 0 bytes")
-    try:
-        with found.open() as file:
-            head = file.read(64)
-    except OSError as error:
-        raise VideoError("unreadable", f"{found.name!r} cannot be read: {error.strerror}") from None
-    if head.removeprefix(b"\xef\xbb\xbf").startswith(PLAYLIST_HEADS):
-        raise VideoError("playlist", f"{found.name!r} is a playlist, which only names other files")
     return found
