@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from pydantic import TypeAdapter
 
-from sign_dist import __version__, cli_data, cli_score, cli_store, cli_weights
+from sign_dist import __version__, cli_data, cli_recipe, cli_score, cli_store, cli_weights
 from sign_dist.config.data import Features, Glosses, Sampling, SplitSettings, features_named
 from sign_dist.config.source import apply, call, load_run, parse_override
 from sign_dist.console import bar, epoch_line, say, table, wait_for_interrupt
@@ -30,6 +30,7 @@ app.add_typer(cli_data.app, name="data")
 app.add_typer(cli_store.app, name="store")
 app.add_typer(cli_weights.app, name="weights")
 app.command()(cli_score.score)
+app.command()(cli_recipe.recipe)
 
 Address = Annotated[str, typer.Option(help="Where Ray is: 'local' starts one here, 'auto' joins the running one, or host:port.")]
 Values = Annotated[list[str] | None, typer.Argument(help="Settings to change, such as train.epochs=20", metavar="[NAME=VALUE]...")]
@@ -59,6 +60,7 @@ def synth(
     size: Annotated[int, typer.Option(help="Sides of the pictures of sentences, px; Phoenix has its own.")] = 128,
     fps: Annotated[int, typer.Option(help="Frames per second of sentences; Phoenix has its own.")] = 20,
     landmarks: Annotated[bool, typer.Option("--landmarks", help="Landmark tracks of sentences instead of videos.")] = False,
+    first_sign: Annotated[int, typer.Option(min=0, help="Signs of the lexicon to pass over: others make another language.")] = 0,
 ) -> None:
     """Write a corpus of a synthetic signing world, as a user would deliver one."""
     from sign_dist.synthetic.like import Order, write_order
@@ -66,7 +68,7 @@ def synth(
     with bar("draw clips") as tick:
         order = Order(
             signs=signs, signers=signers, clips=clips, seed=seed, corrupt=corrupt, like=like, sentences=sentences, domain=domain,
-            split_by=split_by, agreement=agreement, size_px=size, fps=fps, landmarks=landmarks,
+            split_by=split_by, agreement=agreement, size_px=size, fps=fps, landmarks=landmarks, first_sign=first_sign,
         )  # fmt: skip
         say(write_order(out, order, progress=tick))
 
@@ -278,10 +280,11 @@ def export(run: Annotated[Path, typer.Argument(help="A run directory.")], out: O
 def predict(
     bundle: Annotated[Path, typer.Argument(help="A bundle folder.")],
     videos: Annotated[list[Path], typer.Argument(help="Video files.")],
-    k: Annotated[int, typer.Option("--top", "-k", min=1, max=100, help="Glosses to answer with.")] = 5,
+    k: Annotated[int, typer.Option("--top", "-k", min=1, max=100, help="Answers to give at most.")] = 5,
 ) -> None:
-    """Print one JSON line per video: the sign, or why there is none."""
+    """Print one JSON line per video: the sign, the glosses or the sentence, or why there is none."""
     from sign_dist.errors import VideoError
+    from sign_dist.inference.answers import answer_json
     from sign_dist.inference.predictor import Predictor
 
     predictor = Predictor.load(bundle)
@@ -289,8 +292,7 @@ def predict(
     for video in videos:
         line: dict[str, Any] = {"video": str(video), "model": predictor.model_id}
         try:
-            answer = predictor(video, k)
-            line |= {"gloss": answer.hypothesis, "results": [{"gloss": g, "score": round(s, 6)} for g, s in answer.scores]}
+            line |= answer_json(predictor.task, predictor(video, k), k, digits=6)
         except VideoError as error:
             failed += 1
             line |= {"error": {"code": error.code, "detail": str(error)}}

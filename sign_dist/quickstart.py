@@ -6,11 +6,9 @@ command line do, on settings that suit small data.
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import os
-import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,7 @@ from sign_dist.config.data import Data, Features, FrameFeatures, LandmarkFeature
 from sign_dist.config.model import FeatureModel, LandmarkModel, VideoCnnModel
 from sign_dist.config.run import Run, Scale
 from sign_dist.config.train import Augment, Train
-from sign_dist.console import bar, epoch_line, say, table, wait_for_interrupt
+from sign_dist.console import bar, epoch_line, say, wait_for_interrupt
 from sign_dist.data.layout import DatasetDir, write_json
 from sign_dist.data.manifest import read_manifest
 from sign_dist.data.prepare import prepare
@@ -36,6 +34,7 @@ from sign_dist.on_ray.evaluation import evaluate_run
 from sign_dist.on_ray.extraction import extract, find_todo
 from sign_dist.on_ray.training import train
 from sign_dist.on_ray.tuning import StudyDir, small_space, tune_run
+from sign_dist.stages import Stages, state_of
 from sign_dist.synthetic.corpus import write_corpus
 from sign_dist.training.run_dir import RunDir
 
@@ -58,7 +57,6 @@ class Quickstart:
     port: int
     keep: bool
     address: str
-    rows: list[tuple[str, str, str]] = dataclasses.field(default_factory=list)
 
     @property
     def corpus(self) -> Path:
@@ -94,45 +92,29 @@ def quickstart(
     quick = Quickstart(
         out.absolute(), videos.absolute() if videos else None, settings, seeds or (3 if videos else 1), port, keep, address
     )
-    with _stage(quick, "corpus") as note:
+    stages = Stages("quickstart")
+    with stages.stage("corpus") as note:
         note(_corpus(quick))
-    with _stage(quick, "prepare") as note:
+    with stages.stage("prepare") as note:
         note(_prepare(quick))
-    with _stage(quick, "extract") as note:
+    with stages.stage("extract") as note:
         note(_extract(quick))
     run = _run(quick)
-    with _stage(quick, "train") as note:
+    with stages.stage("train") as note:
         note(_train(quick, run))
-    with _stage(quick, "tune") as note:
+    with stages.stage("tune") as note:
         note(_tune(quick, run))
-    with _stage(quick, "evaluate") as note:
+    with stages.stage("evaluate") as note:
         note(_evaluate(quick))
-    with _stage(quick, "export") as note:
+    with stages.stage("export") as note:
         note(_export(quick))
-    with _stage(quick, "serve") as note:
+    with stages.stage("serve") as note:
         note(_serve(quick))
-    table("quickstart", ("stage", "seconds", "outcome"), quick.rows)
+    stages.show()
     _epilogue(quick, run)
     if keep:
         wait_for_interrupt()
     return quick.memory()
-
-
-@contextlib.contextmanager
-def _stage(quick: Quickstart, name: str) -> Generator[Callable[[str], None]]:
-    """Times a stage and keeps its outcome for the table."""
-    say(f"[{name}]")
-    started = time.monotonic()
-    outcome = ""
-
-    def note(text: str) -> None:
-        nonlocal outcome
-        outcome = text
-
-    yield note
-    seconds = time.monotonic() - started
-    say(f"  {outcome} ({seconds:.1f} s)")
-    quick.rows.append((name, f"{seconds:.1f}", outcome))
 
 
 def _corpus(quick: Quickstart) -> str:
@@ -152,7 +134,7 @@ def _corpus(quick: Quickstart) -> str:
 
 
 def _prepare(quick: Quickstart) -> str:
-    seen = _fingerprint(quick.corpus)
+    seen = state_of(quick.corpus.parent if quick.corpus.is_file() else quick.corpus)
     if not (quick.dataset.facts_file.exists() and quick.memory().get("corpus") == seen):
         is_table = quick.corpus.is_file() or any((quick.corpus / name).exists() for name in TABLE_NAMES)
         connect(quick.address)
@@ -170,14 +152,6 @@ def _prepare(quick: Quickstart) -> str:
     refused = ", ".join(f"{count} {reason}" for reason, count in facts["rejected"].items()) or "none"
     counts = "/".join(str(count) for count in facts["counts"].values())
     return f"train/val/test {counts} clips, {facts['num_glosses']} signs, split {facts['split']['policy']}; rejected: {refused}"
-
-
-def _fingerprint(corpus: Path) -> str:
-    """Changes when a file of the corpus does; sizes and times, not contents, so that it takes milliseconds."""
-    root = corpus.parent if corpus.is_file() else corpus
-    files = sorted(p for p in root.rglob("*") if p.is_file())
-    lines = [f"{p.relative_to(root)} {p.stat().st_size} {p.stat().st_mtime_ns}" for p in files]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
 def _extract(quick: Quickstart) -> str:

@@ -41,6 +41,8 @@ MENDABLE = [
     (("tune", "jobs/islr.py", "tune_spaces/nothing.py"), ["nothing.py", "space()"]),
     (("quickstart", "--videos", "nowhere"), ["nowhere'", "one folder per sign"]),
     (("quickstart", "--features", "pixels"), ["'pixels'", "landmarks"]),
+    (("recipe", "jobs/recipes/synthetic_isl.py"), ["synthetic_isl.py'", "did you mean 'synthetic_islr.py'?"]),
+    (("recipe", "jobs/recipes/synthetic_islr.py", "train.train.epoch=3"), ["stage 'train'", "did you mean 'epochs'?"]),
 ]
 
 
@@ -69,7 +71,8 @@ def test_wrong_usage_is_two(words: tuple[str, ...], capsys: pytest.CaptureFixtur
 def test_help_names_every_verb(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     code, out, _ = run(capsys, monkeypatch, "--help")
     assert code == 0
-    for verb in ("prepare", "extract", "train", "tune", "evaluate", "export", "predict", "serve", "quickstart", "doctor", "synth"):
+    makers = ("synth", "prepare", "extract", "train", "tune", "evaluate", "export", "recipe", "quickstart")
+    for verb in (*makers, "predict", "serve", "doctor"):
         assert verb in out
 
 

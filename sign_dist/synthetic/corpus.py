@@ -76,10 +76,13 @@ def write_corpus(
     clips_per_sign: int = 2,
     seed: int = 0,
     num_corrupt: int = 0,
+    first_sign: int = 0,
     progress: Callable[[int, int], None] | None = None,
     map: ClipMap = map,  # the builtin's name on purpose: any callable like it will do
 ) -> CorpusFacts:
     """Write `num_signs` x `num_signers` x `clips_per_sign` clips below `root`, one split per signer.
+
+    The signs are those of the lexicon from `first_sign` on: corpora that share none are as two sign languages.
 
     The last fifth of the signers (at least one) is "test", those before (15 %, at least one) "val", the rest "train".
     `num_corrupt` train files are damaged. `map` may be parallel; `progress` is called with (done, total).
@@ -87,7 +90,7 @@ def write_corpus(
     Raises DataError when the sizes are impossible or `root` holds a world of other settings.
     """
     root = Path(root)
-    plan = plan_clips(root, num_signs, num_signers, clips_per_sign, seed, num_corrupt)
+    plan = plan_clips(root, num_signs, num_signers, clips_per_sign, seed, num_corrupt, first_sign)
     claim(root, {"version": WORLD_VERSION, **plan.world})
     num_written = write_clips(plan.clips, map=map, progress=progress)
     rows = [
@@ -108,7 +111,9 @@ class ClipPlan:
     world: dict[str, Any]
 
 
-def plan_clips(root: Path, num_signs: int, num_signers: int, clips_per_sign: int, seed: int, num_corrupt: int) -> ClipPlan:
+def plan_clips(
+    root: Path, num_signs: int, num_signers: int, clips_per_sign: int, seed: int, num_corrupt: int, first_sign: int = 0
+) -> ClipPlan:
     """All clips of a corpus below `root`; nothing is written. Raises DataError when the sizes are impossible."""
     sizes = {
         "num_signs": num_signs,
@@ -116,15 +121,17 @@ def plan_clips(root: Path, num_signs: int, num_signers: int, clips_per_sign: int
         "clips_per_sign": clips_per_sign,
         "seed": seed,
         "num_corrupt": num_corrupt,
+        "first_sign": first_sign,
     }
     _check_sizes(sizes)
-    signs = LEXICON[:num_signs]
+    signs = LEXICON[first_sign : first_sign + num_signs]
     check_lexicon(signs)
     signers = [make_signer(seed, index) for index in range(num_signers)]
     splits = split_of_signers(num_signers)
     clips = tuple(_plan(root, sizes, splits))
+    # The usual world keeps the record it had before there were others.
     world = {
-        **sizes,
+        **{name: size for name, size in sizes.items() if name != "first_sign" or size},
         "signers": [{**asdict(signer), "split": split} for signer, split in zip(signers, splits, strict=True)],
         "signs": [asdict(sign) for sign in signs],
         "corrupted": {clip.id: clip.damage for clip in clips if clip.damage},
@@ -144,7 +151,7 @@ def facts_of_clips(root: Path, plan: ClipPlan, num_written: int) -> CorpusFacts:
         root=root,
         num_clips=len(plan.clips),
         num_written=num_written,
-        glosses=tuple(sign.gloss for sign in LEXICON[: plan.world["num_signs"]]),
+        glosses=tuple(sign["gloss"] for sign in plan.world["signs"]),
         signers_of_split={split: tuple(name for name, given in named if given == split) for split in get_args(Split)},
         corrupted={clip.id: str(clip.damage) for clip in plan.clips if clip.damage},
     )
@@ -243,7 +250,7 @@ def _plan(root: Path, sizes: dict[str, int], splits: list[Split]) -> Iterator[Cl
     kinds: tuple[Damage, ...] = get_args(Damage)
     num_damaged = number = 0
     for signer_index in range(sizes["num_signers"]):
-        for sign_index in range(sizes["num_signs"]):
+        for sign_index in range(sizes["first_sign"], sizes["first_sign"] + sizes["num_signs"]):
             for repetition in range(sizes["clips_per_sign"]):
                 damage: Damage | None = None
                 if number in unlucky:
@@ -258,6 +265,11 @@ def _plan(root: Path, sizes: dict[str, int], splits: list[Split]) -> Iterator[Cl
 def _check_sizes(sizes: dict[str, int]) -> None:
     if not 1 <= sizes["num_signs"] <= len(LEXICON):
         raise DataError(f"the synthetic lexicon has {len(LEXICON)} signs: ask for 1 to {len(LEXICON)}, not {sizes['num_signs']}")
+    if not 0 <= sizes["first_sign"] <= len(LEXICON) - sizes["num_signs"]:
+        raise DataError(
+            f"the synthetic lexicon has {len(LEXICON)} signs: {sizes['num_signs']} of them can begin at number 0 to "
+            f"{len(LEXICON) - sizes['num_signs']}, not {sizes['first_sign']}"
+        )
     if sizes["num_signers"] < 3:
         raise DataError(f"each split needs a signer of its own: ask for at least 3 signers, not {sizes['num_signers']}")
     if sizes["clips_per_sign"] < 1 or sizes["seed"] < 0:

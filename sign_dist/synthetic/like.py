@@ -14,6 +14,7 @@ import datetime
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar, get_args
 
@@ -87,6 +88,7 @@ class Order:
     size_px: int = 128
     fps: int = 20
     landmarks: bool = False
+    first_sign: int = 0
 
 
 def write_order(root: Path, order: Order, *, progress: Callable[[int, int], None] | None = None) -> str:
@@ -99,8 +101,10 @@ def write_order(root: Path, order: Order, *, progress: Callable[[int, int], None
         raise DataError("a corpus like wlasl has isolated signs: leave out --sentences, or choose another --like")
     if order.landmarks and (like != "table" or not order.sentences):
         raise DataError("landmark tracks are written for sentences in a table: add --sentences N, and leave out --like")
+    if order.first_sign and (like != "table" or order.sentences):
+        raise DataError("sentences, and a corpus like wlasl, begin with the first sign of the lexicon: leave out --first-sign")
     if like == "wlasl" or (like == "table" and not order.sentences):
-        write = write_wlasl if like == "wlasl" else write_corpus
+        write = write_wlasl if like == "wlasl" else partial(write_corpus, first_sign=order.first_sign)
         facts = write(
             root, num_signs=order.signs, num_signers=order.signers, clips_per_sign=order.clips, seed=order.seed,
             num_corrupt=order.corrupt, progress=progress,

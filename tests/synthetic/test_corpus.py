@@ -14,6 +14,7 @@ from sign_dist.synthetic.corpus import (
     Clip,
     CorpusFacts,
     damaged,
+    plan_clips,
     split_of_signers,
     write_clip,
     write_corpus,
@@ -133,3 +134,14 @@ def test_every_split_has_signers_and_train_the_most() -> None:
 
 def test_write_one_is_at_module_level() -> None:
     assert pickle.loads(pickle.dumps(write_one)) is write_one
+
+
+def test_corpora_of_other_signs_are_another_language(tmp_path: Path) -> None:
+    usual = plan_clips(tmp_path, 4, 3, 1, 0, 0)
+    other = plan_clips(tmp_path, 4, 3, 1, 0, 0, 4)
+    glosses = [{sign["gloss"] for sign in plan.world["signs"]} for plan in (usual, other)]
+    assert glosses[0].isdisjoint(glosses[1])
+    assert "first_sign" not in usual.world  # its record, and so its corpora, are those of before
+    assert {clip.sign_index for clip in other.clips} == {4, 5, 6, 7}
+    with pytest.raises(DataError, match=f"begin at number 0 to {len(LEXICON) - 4}, not {len(LEXICON)}"):
+        plan_clips(tmp_path, 4, 3, 1, 0, 0, len(LEXICON))

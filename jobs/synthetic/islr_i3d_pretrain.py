@@ -1,0 +1,21 @@
+"""What `wlasl_i3d.py` is to real signs: the whole I3D learns one synthetic sign language of which there are many clips."""
+
+from sign_dist.config.data import Data, FrameFeatures
+from sign_dist.config.model import I3dModel
+from sign_dist.config.run import Run
+from sign_dist.config.train import Augment, Optim, Train
+
+
+def run() -> Run:
+    return Run(
+        task="islr",
+        data=Data(root="data/synthetic_language_a", features=FrameFeatures(num_frames=8, size_px=64)),
+        model=I3dModel(dropout=0.3),
+        train=Train(
+            epochs=16,
+            batch_size=8,
+            optim=Optim(lr=1e-3),
+            augment=Augment(mirror=0.3, speed=0.2, crop=0.1, drop=0, scale=0.1),
+            evaluate_every=4,
+        ),
+    )

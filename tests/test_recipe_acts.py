@@ -1,0 +1,180 @@
+"""What stages do, in this process: a recipe that makes its world, and what is read and compared at the end of one."""
+
+import json
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sign_dist.config.data import FrameFeatures
+from sign_dist.config.recipe import (
+    CompareStage,
+    EvaluateStage,
+    ExportStage,
+    ExtractStage,
+    PrepareStage,
+    Recipe,
+    SamplesStage,
+    SynthStage,
+    TrainStage,
+)
+from sign_dist.config.run import Run
+from sign_dist.data.layout import DatasetDir, write_json
+from sign_dist.data.manifest import read_manifest
+from sign_dist.data.prepare import check_one_by_one
+from sign_dist.errors import DataError, RunError
+from sign_dist.recipe.acts import StageActs, Verbs
+from sign_dist.recipe.chain import follow
+from sign_dist.recipe.samples import choose, score_of, write_samples
+from sign_dist.recipe.side_by_side import side_by_side, write_side_by_side
+from sign_dist.synthetic.like import write_order
+from sign_dist.training.run_dir import RunDir
+from tests.worlds import extract_here, train_here
+
+JOB = str(Path(__file__).resolve().parents[1] / "jobs" / "synthetic" / "islr_frames.py")
+
+
+def answer_house(root: Path, split: str) -> str:
+    """An evaluation whose model answers HOUSE to everything."""
+    run_dir = RunDir(root)
+    clips = read_manifest(DatasetDir(Path(run_dir.run().data.root)), split)
+    write_lines(run_dir.eval(split) / "predictions.jsonl", [(clip.id, clip.gloss, "HOUSE") for clip in clips])
+    write_json(run_dir.eval(split) / "report.json", {})
+    return f"{len(clips)} clips"
+
+
+def write_lines(path: Path, rows: Sequence[tuple[str, str, str]]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [json.dumps({"id": id_, "reference": reference, "hypothesis": hypothesis}) for id_, reference, hypothesis in rows]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+@contextmanager
+def quiet(name: str) -> Generator[Any]:
+    yield lambda text: None
+
+
+class Counting:
+    """The verbs in this process, and which of them were called."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.runs: list[Run] = []
+
+    @property
+    def verbs(self) -> Verbs:
+        def train(run: Run, root: Path) -> Any:
+            self.calls.append("train")
+            self.runs.append(run)
+            return train_here(run, root)
+
+        def extract(dataset: DatasetDir, features: Any, store: str) -> Any:
+            self.calls.append("extract")
+            return extract_here(dataset, features, store)
+
+        return Verbs(write_order, check_one_by_one, extract, train, answer_house)
+
+
+def small_world(**values: Any) -> Recipe:
+    small = {"train.epochs": 1, "model.width": 8, "model.depth": 1}
+    return Recipe(
+        stages={
+            "corpus": SynthStage(signs=2, signers=3, clips=1),
+            "dataset": PrepareStage(reader="table", raw="@corpus"),
+            "frames": ExtractStage(dataset="@dataset", features=FrameFeatures(num_frames=4, size_px=32)),
+            "first": TrainStage(job=JOB, reads="@frames", values=small),
+            "second": TrainStage(job=JOB, reads="@frames", start_from="@first", values=small | values),
+            "test_first": EvaluateStage(run="@first"),
+            "test_second": EvaluateStage(run="@second"),
+            "both": CompareStage(runs=("@first", "@second")),
+            "samples": SamplesStage(of="@test_second", each=1),
+            "bundle": ExportStage(run="@second"),
+        }
+    ).checked()
+
+
+@pytest.mark.long
+def test_a_recipe_goes_from_nothing_to_a_bundle_and_then_has_nothing_to_do(tmp_path: Path) -> None:
+    first = Counting()
+    done = follow(small_world(), tmp_path, StageActs(first.verbs), stage=quiet, tell=lambda text: None)
+    assert first.calls == ["extract", "train", "train"]
+    assert first.runs[1].train.start_from == done["first"].output
+    assert first.runs[1].data.root == done["dataset"].output
+    assert first.runs[1].data.features == FrameFeatures(num_frames=4, size_px=32)
+    assert Path(done["samples"].output).read_text().splitlines()[0].split("\t")[:2] == ["place", "id"]
+    assert (tmp_path / "bundle" / "bundle.json").is_file()
+    table = Path(done["both"].output).read_text().splitlines()
+    assert [row.split("\t")[0] for row in table] == ["run", "first", "second"]
+
+    again = Counting()
+    assert follow(small_world(), tmp_path, StageActs(again.verbs), stage=quiet, tell=lambda text: None) == done
+    assert again.calls == []
+
+    changed = Counting()
+    follow(small_world(**{"train.epochs": 2}), tmp_path, StageActs(changed.verbs), stage=quiet, tell=lambda text: None)
+    assert changed.calls == ["train"]
+    assert changed.runs[0].train.epochs == 2
+
+
+def test_what_comes_from_outside_counts_among_what_a_stage_depends_on(tmp_path: Path) -> None:
+    acts = StageActs(Counting().verbs)
+    recipe = Recipe(
+        stages={
+            "dataset": PrepareStage(reader="table", raw=str(tmp_path / "corpus")),
+            "run": TrainStage(
+                job=JOB, values={"data.root": str(tmp_path / "d"), "train.start_from": str(tmp_path / "w.safetensors")}
+            ),
+        }
+    )
+    with pytest.raises(DataError, match="does not exist"):
+        acts.inputs(recipe.stages["run"], recipe)
+    write_json(tmp_path / "d" / "dataset.json", {"digest": "abc"})
+    (tmp_path / "w.safetensors").write_bytes(b"weights")
+    before = acts.inputs(recipe.stages["run"], recipe)
+    (tmp_path / "w.safetensors").write_bytes(b"others")
+    after = acts.inputs(recipe.stages["run"], recipe)
+    assert {label for label in before if before[label] != after[label]} == {"train.start_from"}
+    write_json(tmp_path / "d" / "dataset.json", {"digest": "abd"})
+    assert {label for label, digest in acts.inputs(recipe.stages["run"], recipe).items() if digest != after[label]} == {"dataset"}
+
+    (tmp_path / "corpus").mkdir()
+    before = acts.inputs(recipe.stages["dataset"], recipe)
+    (tmp_path / "corpus" / "labels.tsv").write_text("more")
+    assert acts.inputs(recipe.stages["dataset"], recipe) != before
+
+
+def test_samples_are_the_best_the_middle_and_the_worst(tmp_path: Path) -> None:
+    rows = [("a", "RAIN TODAY", "RAIN TODAY"), ("b", "RAIN TODAY", "RAIN"), ("c", "RAIN TODAY", "SUN SUN SUN")]
+    said = write_samples(write_lines(tmp_path / "p.jsonl", rows), tmp_path / "samples.tsv", task="cslr", each=1)
+    table = [line.split("\t") for line in (tmp_path / "samples.tsv").read_text().splitlines()]
+    assert [(row[0], row[1], row[3]) for row in table[1:]] == [("best", "a", "0"), ("middle", "b", "-0.5"), ("worst", "c", "-1.5")]
+    assert said == "3 of 3 answers; in the middle: 'RAIN TODAY' -> 'RAIN'"
+    assert choose([], 3) == []
+    with pytest.raises(RunError, match="evaluate the run again"):
+        write_samples(tmp_path / "none.jsonl", tmp_path / "x", task="islr", each=1)
+
+
+@pytest.mark.parametrize("task", ["islr", "cslr", "slt"])
+def test_a_right_answer_scores_higher_than_a_wrong_one(task: str) -> None:
+    assert score_of("it rains today", "it rains today", task) > score_of("it rains today", "the sun", task)
+
+
+def test_runs_side_by_side_differ_as_their_answers_do(tmp_path: Path) -> None:
+    clips = [(str(i), "A", "A" if i < 30 else "B") for i in range(40)]
+    better = [(id_, "A", "A") for id_, _, _ in clips]
+    files = {"weak": write_lines(tmp_path / "weak.jsonl", clips), "strong": write_lines(tmp_path / "strong.jsonl", better)}
+    weak, strong = side_by_side(files, task="islr")
+    assert (weak.score, strong.score, strong.difference) == (0.75, 1.0, 0.25)
+    assert weak.p is None
+    assert strong.p == pytest.approx(2 * 0.5**10)  # McNemar: ten clips differ, all one way
+    assert weak.low < 0.75 < weak.high < strong.low + 0.1
+    said = write_side_by_side(files, tmp_path / "compare.tsv", task="islr")
+    assert said == "accuracy of weak 0.75, strong 1 (p = 0.002)"
+    assert len((tmp_path / "compare.tsv").read_text().splitlines()) == 3
+    wer, same = side_by_side({"one": files["strong"], "two": files["strong"]}, task="cslr")
+    assert (wer.score, same.difference, same.p) == (0.0, 0.0, 1.0)
+    with pytest.raises(RunError, match="not evaluated on the same clips"):
+        side_by_side(files | {"other": write_lines(tmp_path / "other.jsonl", clips[1:])}, task="islr")
