@@ -6,7 +6,7 @@ same clips equally often, and are compared on signers that none of them saw. Abo
 
 from pathlib import Path
 
-from sign_dist.config.data import FrameFeatures
+from sign_dist.config.data import FrameFeatures, SplitSettings
 from sign_dist.config.recipe import CompareStage, EvaluateStage, ExtractStage, PrepareStage, Recipe, SynthStage, TrainStage
 
 JOBS = Path(__file__).resolve().parents[1] / "synthetic"
@@ -21,8 +21,9 @@ def recipe() -> Recipe:
             "dataset_a": PrepareStage(reader="table", raw="@corpus_a"),
             "frames_a": ExtractStage(dataset="@dataset_a", features=FRAMES),
             "pretrain": TrainStage(job=str(JOBS / "islr_i3d_pretrain.py"), reads="@frames_a"),
-            "corpus_b": SynthStage(signs=10, first_sign=20, signers=6, clips=1, seed=2),
-            "dataset_b": PrepareStage(reader="table", raw="@corpus_b"),
+            "corpus_b": SynthStage(signs=10, first_sign=20, signers=12, clips=1, seed=2),
+            # Three signers to learn from, a clip each of every sign; six that none of the runs sees.
+            "dataset_b": PrepareStage(reader="table", raw="@corpus_b", split=SplitSettings(by="signer", val=0.25, test=0.49)),
             "frames_b": ExtractStage(dataset="@dataset_b", features=FRAMES),
             "scratch": TrainStage(job=FEW, reads="@frames_b"),
             "frozen": TrainStage(
