@@ -42,6 +42,9 @@ class CslrHead(nn.Module):
     7.9 million parameters in the convolutions for C = 512 and hidden 1024, 12.6 in the BiLSTM, hidden * V in the classifier.
     """
 
+    num_special = 1
+    """Classes before those of the vocabulary: the blank."""
+
     def __init__(
         self,
         num_inputs: int,

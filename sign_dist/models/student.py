@@ -35,6 +35,9 @@ class CtcStudent(nn.Module):
     takes the place of 4 everywhere.
     """
 
+    num_special = 1
+    """Classes before those of the vocabulary: the blank."""
+
     def __init__(
         self,
         num_inputs: int,

@@ -67,6 +67,9 @@ class TemporalI3d(nn.Module):
     Padding is never read, nor counted in BatchNorm: a clip gives equal logits alone and in a batch of longer ones.
     """
 
+    num_special = 1
+    """Classes before those of the vocabulary: the blank."""
+
     def __init__(
         self,
         num_classes: int,
