@@ -57,7 +57,9 @@ def say(text: str) -> None:
 def epoch_line(metrics: Mapping[str, Any], epochs: int) -> str:
     """One epoch in one line."""
     scores = " ".join(f"{name.removeprefix('val/')} {value:.3f}" for name, value in metrics.items() if name.startswith("val/"))
-    return f"epoch {int(metrics['epoch'])}/{epochs}  loss {metrics['train/loss']:.3f}  val: {scores}  {metrics['seconds']:.1f} s"
+    learned = f"loss {metrics['train/loss']:.3f}  " if "train/loss" in metrics else ""
+    took = f"  {metrics['seconds']:.1f} s" if "seconds" in metrics else ""
+    return f"epoch {float(metrics['epoch']):.4g}/{epochs}  {learned}val: {scores}{took}"
 
 
 def wait_for_interrupt() -> None:

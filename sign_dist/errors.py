@@ -35,6 +35,10 @@ class RunError(SignDistError):
     """A run, study, checkpoint or bundle directory is missing, unfinished, or belongs to other settings."""
 
 
+class Interrupted(SignDistError):
+    """The machine is about to be taken away; what was done is saved, and the same command goes on."""
+
+
 class ServiceError(SignDistError):
     """The machine or cluster cannot give what was asked: a port, an address, a resource."""
 

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from sign_dist.config.base import Settings
 from sign_dist.config.data import Data, FrameFeatures
+from sign_dist.config.distill import check_distill
 from sign_dist.config.model import LandmarkModel, Model
 from sign_dist.config.train import Train
 
@@ -23,12 +24,14 @@ READS: dict[str, tuple[str, ...]] = {
     "temporal_i3d": ("landmarks", "signhiera"),
     "ctc_student": ("landmarks", "signhiera"),
     "cslr_head": ("landmarks", "signhiera"),
+    "translator": ("signhiera", "landmarks", "frames"),
+    "sonar": ("signhiera", "landmarks", "frames"),
 }
 # Which models can learn a task, the usual one first.
 LEARNS: dict[str, tuple[str, ...]] = {
     "islr": ("landmark", "feature", "video_cnn", "signhiera", "i3d"),
     "cslr": ("temporal_i3d", "ctc_student", "cslr_head"),
-    "slt": (),
+    "slt": ("translator", "sonar"),
 }
 
 
@@ -36,7 +39,13 @@ class Decode(Settings):
     """How an answer is read out of a model that gives one step by step."""
 
     beam: int = Field(default=10, ge=1, le=1000)
-    """Labellings that the prefix beam search keeps; 1 takes the best class of each step, which is quicker and worse."""
+    """Labellings or sentences that beam search keeps; 1 takes the best class of each step, which is quicker and worse."""
+    beam_in_training: int = Field(default=1, ge=1, le=1000)
+    """The same while a model trains: translations are said word by word, and that takes time."""
+    max_len: int = Field(default=128, ge=1, le=4096)
+    """Tokens of a translation at most."""
+    len_penalty: float = Field(default=1.0, ge=-10, le=10)
+    """A translation's score is divided by its length to the power of this: above 0, longer ones gain."""
     merge: bool = False
     """Equal neighbours of the answer become one gloss, as published word error rates of the VAC family count."""
 
@@ -50,6 +59,22 @@ class Scale(Settings):
     cpus_per_worker: float = Field(default=1, gt=0)
     max_failures: int = Field(default=3, ge=0)
     """How often a dead worker may be replaced before the run gives up; each time it goes on from its last checkpoint."""
+    strategy: Literal["auto", "none", "ddp", "fsdp", "deepspeed"] = "auto"
+    """How workers share the model; `auto`: `none` for one worker, else `ddp`."""
+    zero_stage: Literal[1, 2, 3] = 2
+    """What `deepspeed` cuts up over the workers: 1 the optimiser's state, 2 gradients as well, 3 weights as well."""
+    offload: bool = False
+    """`fsdp` and `deepspeed` on GPUs: the optimiser's state rests in the CPU's memory, and the weights move there."""
+
+    @model_validator(mode="after")
+    def _strategy_fits(self) -> Self:
+        if self.strategy == "none" and self.workers > 1:
+            raise ValueError(
+                f"scale.strategy = 'none' is for one worker, got scale.workers = {self.workers}: use ddp, fsdp or deepspeed"
+            )
+        if self.offload and self.strategy not in ("fsdp", "deepspeed"):
+            raise ValueError(f"scale.offload needs scale.strategy = fsdp or deepspeed, got {self.strategy!r}: set one of them")
+        return self
 
 
 class Run(Settings):
@@ -74,18 +99,25 @@ class Run(Settings):
                 f"model.kind = {self.model.kind!r} reads data.features.kind = {_any_of(READS[self.model.kind])}, "
                 f"got {self.data.features.kind!r}: change one of the two"
             )
-        if isinstance(self.data.features, FrameFeatures) and self.data.features.num_frames < 2:
+        of_any_length = self.model.kind in LEARNS["slt"]
+        if isinstance(self.data.features, FrameFeatures) and self.data.features.num_frames < 2 and not of_any_length:
             raise ValueError(
                 f"model.kind = {self.model.kind!r} reads a fixed number of frames, got data.features.num_frames = "
                 f"{self.data.features.num_frames}: give 2 or more"
             )
-        parts = self.scale.workers * self.train.accumulate
-        if self.train.batch_size % parts:
+        if not self.scale.workers <= self.parts <= self.train.batch_size:
             raise ValueError(
-                f"train.batch_size = {self.train.batch_size} is the batch of all workers together and must be a "
-                f"multiple of scale.workers x train.accumulate = {parts}"
+                f"the {self.train.batch_size} clips of train.batch_size are computed in {self.parts} parts by {self.scale.workers} "
+                "workers: need scale.workers <= train.parts <= train.batch_size"
             )
+        changes = {f"train.augment.{name}": value for name, value in self.train.augment.flat().items()}
+        check_distill(self.train.distill, task=self.task, changes=changes | {"train.mixup": self.train.mixup})
         return self
+
+    @property
+    def parts(self) -> int:
+        """Micro-batches that a step is computed in."""
+        return self.train.parts or self.scale.workers
 
     def digest(self) -> str:
         """Twelve hex digits that name what is learned; where it runs (`scale.*`) does not count."""

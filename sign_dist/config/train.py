@@ -5,6 +5,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from sign_dist.config.base import Settings
+from sign_dist.config.distill import Distill
 
 
 class Optim(Settings):
@@ -15,6 +16,8 @@ class Optim(Settings):
     beta1: float = Field(default=0.9, ge=0, lt=1)
     beta2: float = Field(default=0.999, ge=0, lt=1)
     warmup_fraction: float = Field(default=0.1, ge=0, lt=1)
+    warmup_steps: int = Field(default=0, ge=0)
+    """Steps of warm-up; 0: `warmup_fraction` of all."""
     final_lr_ratio: float = Field(default=0.01, ge=0, le=1)
     clip_norm: float = Field(default=1.0, gt=0)
     layer_decay: float = Field(default=1.0, gt=0, le=1)
@@ -89,11 +92,24 @@ class Lora(Settings):
 class Train(Settings):
     """One training: how long, how large the steps, what is kept."""
 
-    epochs: int = Field(default=60, ge=1)
+    epochs: int = Field(default=60, ge=0)
+    """0: nothing is learned; the model is evaluated and saved as it starts."""
     batch_size: int = Field(default=16, ge=1)
-    """Clips per optimiser step, over all workers and accumulation steps."""
-    accumulate: int = Field(default=1, ge=1)
-    precision: Literal["fp32", "bf16"] = "fp32"
+    """Clips per optimiser step, over all workers."""
+    parts: int = Field(default=0, ge=0)
+    """Micro-batches that a step is computed in, shared out over the workers; 0: one for each. With equally many parts a run gives
+    the same numbers on any number of workers. More parts than workers need less memory."""
+    by_length: int = Field(default=1, ge=1)
+    """Clips of so many steps are put in order of length before they are cut into steps: less padding; 1: no order."""
+    batch_frames: int = Field(default=0, ge=0)
+    """A step holds fewer than `batch_size` clips where they would take more frames than this, padding counted; 0: no bound."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    guard: Literal["skip", "rollback", "stop"] = "skip"
+    """A step whose loss is no finite number, or leaps: `skip` it, `rollback` to the newest checkpoint's weights, or `stop`."""
+    spike: float = Field(default=0.0, ge=0)
+    """A loss this many times the median of the last 50 steps is a leap; 0: none is."""
+    max_skips: int = Field(default=3, ge=0)
+    """So many steps in a row may be left out before the run gives up."""
     label_smoothing: float = Field(default=0.1, ge=0, lt=1)
     class_weights: Literal["none", "balanced"] = "none"
     """`balanced`: a gloss weighs as the inverse of its number of clips."""
@@ -103,6 +119,7 @@ class Train(Settings):
     """Decay of the moving average of weights that is evaluated and exported; 0 uses the weights themselves."""
     augment: Augment = Augment()
     optim: Optim = Optim()
+    distill: Distill = Distill()
     start_from: str = ""
     """A run directory, checkpoint, bundle or weights file whose weights this run begins with; empty: fresh ones."""
     freeze: Freeze = Freeze()
@@ -112,6 +129,10 @@ class Train(Settings):
     """Stop after so many evaluations without a better monitor, in the last stage of unfreezing; 0 trains to the end."""
     evaluate_every: int = Field(default=1, ge=1)
     """Epochs from one evaluation and checkpoint to the next."""
+    evaluate_steps: int = Field(default=0, ge=0)
+    """Steps from one evaluation and checkpoint to the next, in place of epochs; 0: epochs count."""
+    checkpoint_steps: int = Field(default=0, ge=0)
+    """Steps from one checkpoint to the next between evaluations, for long epochs; 0: none between."""
     keep_best: int = Field(default=2, ge=1)
     """Checkpoints kept by the monitor; the newest two are kept as well, should one of them be damaged."""
     select: Literal["best", "last"] = "best"

@@ -27,7 +27,7 @@ def histogram(values: Sequence[float], *, whole: bool = False) -> dict[str, Any]
     high, far = ordered[-1], ordered[min(len(ordered) - 1, math.ceil(0.99 * len(ordered)))]
     open_end = high > FAR * far > 0
     low, top = ordered[0], far if open_end else high
-    step = _step(max(top - low, 1e-9) / MAX_BINS, whole=whole)
+    step = nice_step(max(top - low, 1e-9) / MAX_BINS, whole=whole)
     first = math.floor(low / step + 1e-9)
     count = math.floor(top / step + 1e-9) - first + 1 + open_end
     counts = [0] * count
@@ -46,7 +46,7 @@ def histogram(values: Sequence[float], *, whole: bool = False) -> dict[str, Any]
     }
 
 
-def _step(least: float, *, whole: bool) -> float:
+def nice_step(least: float, *, whole: bool) -> float:
     """1, 2 or 5 times a power of ten, not less than `least`."""
     if whole and least <= 1:
         return 1.0
@@ -126,5 +126,5 @@ def _powers(highest: float) -> list[int]:
 
 
 def _even(highest: float) -> list[int]:
-    step = max(1, round(_step(max(highest, 1) / 4, whole=True)))
+    step = max(1, round(nice_step(max(highest, 1) / 4, whole=True)))
     return [step * k for k in range(1, max(1, math.ceil(highest / step)) + 1)]

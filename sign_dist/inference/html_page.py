@@ -26,7 +26,14 @@ def render(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": percent, "value": value_text, "words": words, "number": number, "time": time_text}
+    environment.filters |= {
+        "percent": percent,
+        "value": value_text,
+        "words": words,
+        "number": number,
+        "time": time_text,
+        "milliseconds": milliseconds,
+    }
     environment.tests["section"] = lambda value: isinstance(value, Mapping)
     return environment.get_template(template).render(**values)
 
@@ -66,6 +73,18 @@ def time_text(seconds: float) -> str:
     if hours:
         return f"{hours:,}{blank}h {minutes}{blank}min"
     return f"{int(seconds // 60)}{blank}min {int(seconds % 60)}{blank}s"
+
+
+def milliseconds(value: float) -> str:
+    """A short time with two or three digits.
+
+    >>> [milliseconds(v).replace("\N{NO-BREAK SPACE}", " ") for v in (0.234, 12.34, 345.6, 12345)]
+    ['0.23 ms', '12 ms', '346 ms', '12 s']
+    """
+    blank = "\N{NO-BREAK SPACE}"
+    if value >= 10_000:
+        return f"{value / 1000:.0f}{blank}s"
+    return f"{value:.0f}{blank}ms" if value >= 10 else f"{value:.2g}{blank}ms"
 
 
 def value_text(value: Any) -> str:

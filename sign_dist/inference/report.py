@@ -1,22 +1,30 @@
-"""A split's answers -> predictions.jsonl, report.json and one HTML page.
+"""A split's answers -> predictions.jsonl, report.json, one HTML page and a model card.
 
-`build_report` only counts: it reads no file and no clock, so equal answers give an equal report. `write_report` writes
-the three files; the page is drawn in `report_page`.
+`build_report` only counts: it reads no file and no clock, so equal answers give an equal report. What differs by task is
+counted in `report_islr`, `report_cslr` and `report_slt`. `write_report` writes the files; the page is drawn in `report_page`.
 """
 
 import collections
-import dataclasses
 import json
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from sign_dist.data.layout import written_whole
 from sign_dist.errors import DataError
+from sign_dist.inference.evaluated import Evaluated, jsonable, write_predictions
+from sign_dist.inference.model_card import model_card
+from sign_dist.inference.report_cslr import cslr_part
+from sign_dist.inference.report_islr import islr_cautions, islr_part
 from sign_dist.inference.report_page import render_page
-from sign_dist.metrics import accuracy
-from sign_dist.metrics.intervals import Interval, bootstrap, share_interval, wilson
+from sign_dist.inference.report_slt import slt_part
+from sign_dist.inference.units import value_of
+from sign_dist.metrics.text import Language
+from sign_dist.training.curves import best_of
+
+__all__ = ["Evaluated", "build_report", "summary", "write_report"]
 
 # Fewer signers than this are no sample of signers: an interval over them comes out narrower than one over clips. Below
 # FEW_SIGNERS it is given, with a caution.
@@ -25,191 +33,115 @@ FEW_SIGNERS = 10
 FEW_CLIPS = 100
 
 
-@dataclasses.dataclass(frozen=True)
-class Evaluated:
-    """One clip, what it shows and what the model answered.
-
-    `scores` are (gloss, score) pairs, the best first or not; `hypothesis` is the answer. `error` is why there is no
-    answer, "" if there is one. `start_s` and `end_s` are the clip's span in the file `video_path`, 0 = to the end.
-    """
-
-    id: str
-    reference: str
-    hypothesis: str
-    scores: tuple[tuple[str, float], ...] = ()
-    signer: str = ""
-    video_path: str | Path = ""
-    start_s: float = 0.0
-    end_s: float = 0.0
-    error: str = ""
-
-    def ranked(self) -> list[str]:
-        """Answers, the best first; none for a clip that failed."""
-        if self.error or not self.hypothesis:
-            return []
-        order = sorted(self.scores, key=lambda pair: -pair[1])
-        return [self.hypothesis, *(label for label, _ in order if label != self.hypothesis)]
-
-    @property
-    def answer(self) -> str:
-        """The hypothesis, "" for a clip that failed."""
-        return "" if self.error else self.hypothesis
-
-    @property
-    def confidence(self) -> float:
-        """Score of the answer, NaN if it has none."""
-        return dict(self.scores).get(self.answer, math.nan)
-
-
 def build_report(
     evaluated: Sequence[Evaluated],
     *,
     facts: Mapping[str, Any],
+    task: str = "islr",
     vocabulary: Sequence[str] = (),
+    language: Language = "other",
+    training: Sequence[Mapping[str, Any]] = (),
     seed: int = 0,
 ) -> dict[str, Any]:
     """The content of report.json: scores with intervals, tables, what failed, and what to know before believing it.
 
-    A clip that failed stays in every denominator and counts as wrong: leaving it out would reward failing.
+    A clip that failed stays in every denominator and counts as wrong, or as answered with nothing: leaving it out would
+    reward failing.
 
     Args:
         facts: where the numbers come from (dataset, split, features, model, software), nested as the caller likes.
             Lists of sentences under any key `warnings` are lifted to the report's own, so that leaks are seen first;
             so are `policy` and keys that end in `digest`.
+        task: `islr`, `cslr` or `slt`.
         vocabulary: all glosses the model can answer; without it, those that occur in references and scores.
+        language: of translations.
+        training: the lines of metrics.jsonl, for curves.
         seed: of the bootstrap.
 
     Raises:
-        DataError: no clip, or an id that stands twice.
+        DataError: no clip, an id that stands twice, or no reference to score against.
     """
     if not evaluated:
         raise DataError("there is no clip to report on: the split is empty, choose another one")
     twice = [id_ for id_, count in collections.Counter(e.id for e in evaluated).items() if count > 1]
     if twice:
         raise DataError(f"clips stand twice among the answers: {', '.join(twice[:5])}: evaluate each clip once")
-    references = [e.reference for e in evaluated]
-    answers = [e.answer for e in evaluated]
-    ranked = [e.ranked() for e in evaluated]
-    right = {k: accuracy.hits(references, ranked, k) for k in (1, 5)}
-    known = set(vocabulary) | set(references) | {label for e in evaluated for label, _ in e.scores} | set(answers) - {""}
-    label, share = accuracy.majority_baseline(references)
+    if not any(e.reference for e in evaluated):
+        what = "translations" if task == "slt" else "glosses"
+        raise DataError(f"no clip of this split has a reference for task {task!r}: choose a split whose manifest has {what}")
     failed = [e for e in evaluated if e.error]
+    match task:
+        case "islr":
+            part = islr_part(evaluated, vocabulary=vocabulary, seed=seed, min_signers=MIN_SIGNERS)
+            cautions = islr_cautions(evaluated, part)
+        case "cslr":
+            part = cslr_part(evaluated, vocabulary=vocabulary, seed=seed, min_signers=MIN_SIGNERS)
+            cautions = part["findings"]
+        case "slt":
+            part = slt_part(evaluated, language=language, seed=seed, min_signers=MIN_SIGNERS)
+            cautions = part["findings"]
+        case _:
+            raise ValueError(f"no task {task!r}: it is islr, cslr or slt")
     report = {
+        "task": task,
         "clips": len(evaluated),
-        "correct": sum(right[1]),
         "failed": len(failed),
-        "classes": len(known),
-        "classes_asked": len(set(references)),
-        "top1": accuracy.top_k_accuracy(references, ranked, 1),
-        "top5": accuracy.top_k_accuracy(references, ranked, 5),
-        "per_class": accuracy.class_accuracy(references, ranked, 1),
-        "intervals": _intervals(evaluated, right, seed),
-        "baselines": {
-            "majority": {"label": label, "accuracy": share},
-            "chance": {"accuracy": 1 / len(known)},
-        },
+        **part,
         "policy": str(_find(facts, "policy") or ""),
-        "warnings": [*_sentences(facts), *_cautions(evaluated, len(known))],
-        "per_class_table": [
-            {
-                "label": row.label,
-                "support": row.support,
-                "predicted": row.predicted,
-                "correct": row.correct,
-                "recall": row.recall,
-                "precision": row.precision,
-                "recall_interval": _bounds(wilson(row.correct, row.support)) if row.support else None,
-            }
-            for row in accuracy.class_table(references, answers)
-        ],
-        "confusions": [
-            {"reference": reference, "hypothesis": hypothesis, "count": count}
-            for (reference, hypothesis), count in accuracy.confusion_counts(references, answers).items()
-            if reference != hypothesis
-        ],
-        "signers": _signers(evaluated, right),
+        "warnings": [*_sentences(facts), *_cautions(evaluated), *cautions],
+        "latency": _latency(evaluated),
+        "training": _training(training),
         "failed_clips": [{"id": e.id, "reference": e.reference, "error": e.error} for e in failed],
         "digests": _digests(facts),
         "facts": facts,
     }
-    return _jsonable(report)
+    return jsonable(report)
 
 
 def write_report(
-    folder: str | Path,
-    evaluated: Sequence[Evaluated],
-    report: Mapping[str, Any],
-    *,
-    metrics_jsonl: str | Path | None = None,
-    title: str = "Evaluation",
+    folder: str | Path, evaluated: Sequence[Evaluated], report: Mapping[str, Any], *, title: str = "Evaluation"
 ) -> Path:
-    """Write predictions.jsonl, report.json and report.html into `folder`; returns the page's path.
-
-    Args:
-        metrics_jsonl: the run's record; its curves are drawn into the page.
-    """
+    """Write predictions.jsonl, report.html, MODEL_CARD.md and report.json into `folder`; returns the page's path."""
     folder = Path(folder)
-    with written_whole(folder / "predictions.jsonl") as temporary:
-        temporary.write_text("".join(_line(e) for e in evaluated), encoding="utf-8")
-    page = render_page(evaluated, report, metrics_jsonl=Path(metrics_jsonl) if metrics_jsonl else None, title=title)
-    with written_whole(folder / "report.html") as temporary:
-        temporary.write_text(page, encoding="utf-8")
-    # Last: a reader that finds it finds the other two.
-    with written_whole(folder / "report.json") as temporary:
-        text = json.dumps(_jsonable(report), indent=2, ensure_ascii=False, allow_nan=False)
-        temporary.write_text(text + "\n", encoding="utf-8")
+    report = jsonable(report)
+    write_predictions(folder / "predictions.jsonl", evaluated)
+    texts = {"report.html": render_page(evaluated, report, title=title), "MODEL_CARD.md": model_card(report, title=title)}
+    # Last: a reader that finds it finds the others.
+    texts["report.json"] = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    for name, text in texts.items():
+        with written_whole(folder / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
     return folder / "report.html"
 
 
 def summary(report: Mapping[str, Any]) -> str:
     """The headline of a report in one sentence."""
-    interval = report["intervals"]["top1"]
-    text = (
-        f"top-1 {report['top1']:.3f} (95 % interval {interval['low']:.3f} to {interval['high']:.3f}), top-5 {report['top5']:.3f}, "
-        f"per class {report['per_class']:.3f} on {report['clips']} clips of {report['classes_asked']} signs"
-    )
+    if report["task"] == "islr":
+        interval = report["intervals"]["top1"]
+        text = (
+            f"top-1 {report['top1']:.3f} (95 % interval {interval['low']:.3f} to {interval['high']:.3f}), "
+            f"top-5 {report['top5']:.3f}, per class {report['per_class']:.3f} on {report['clips']} clips of "
+            f"{report['classes_asked']} signs"
+        )
+    else:
+        first, *others = report["scores"]
+        low, high = (value_of(first["unit"], first["interval"][bound]) for bound in ("low", "high"))
+        rest = ", ".join(f"{s['title']} {value_of(s['unit'], s['value'])}" for s in others)
+        text = (
+            f"{first['title']} {value_of(first['unit'], first['value'])} (95 % interval {low} to {high}), {rest} "
+            f"on {report['clips']} clips"
+        )
     return f"{text}; {report['failed']} clips failed and count as wrong" if report["failed"] else text
 
 
-def _intervals(evaluated: Sequence[Evaluated], right: Mapping[int, list[bool]], seed: int) -> dict[str, Any]:
-    """95 % intervals by name; `top1_by_signer` allows for other signers, the others only for other clips of the same."""
-    values = [float(r) for r in right[1]]
-    groups = [e.reference for e in evaluated]
-    intervals = {
-        "top1": share_interval(right[1], seed=seed),
-        "top5": share_interval(right[5], seed=seed),
-        "per_class": bootstrap(values, groups=groups, seed=seed),
-    }
-    signers = [e.signer for e in evaluated]
-    if all(signers) and len(set(signers)) >= MIN_SIGNERS:
-        intervals["top1_by_signer"] = bootstrap(values, clusters=signers, seed=seed)
-    return {name: dataclasses.asdict(interval) for name, interval in intervals.items()}
-
-
-def _signers(evaluated: Sequence[Evaluated], right: Mapping[int, list[bool]]) -> list[dict[str, Any]]:
-    rows: dict[str, list[int]] = collections.defaultdict(list)
-    for i, clip in enumerate(evaluated):
-        rows[clip.signer].append(i)
-    return [
-        {
-            "signer": signer,
-            "clips": len(clips),
-            "correct": (correct := sum(right[1][i] for i in clips)),
-            "top1": correct / len(clips),
-            "top1_interval": _bounds(wilson(correct, len(clips))),
-            "top5": sum(right[5][i] for i in clips) / len(clips),
-            "failed": sum(bool(evaluated[i].error) for i in clips),
-        }
-        for signer, clips in sorted(rows.items())
-    ]
-
-
-def _cautions(evaluated: Sequence[Evaluated], num_classes: int) -> list[str]:
-    """What these answers themselves give reason to doubt."""
+def _cautions(evaluated: Sequence[Evaluated]) -> list[str]:
+    """What these answers themselves give reason to doubt, whatever the task."""
     found: list[str] = []
     failed = sum(bool(e.error) for e in evaluated)
     if failed:
         found.append(f"{failed} of {len(evaluated)} clips could not be recognised at all: they count as wrong")
+    if unnamed := sum(not e.reference for e in evaluated):
+        found.append(f"{unnamed} of {len(evaluated)} clips have no reference: whatever is answered to them counts as wrong")
     if len(evaluated) < FEW_CLIPS:
         found.append(f"{len(evaluated)} clips are few: a difference smaller than the interval means nothing")
     signers = {e.signer for e in evaluated if e.signer}
@@ -219,11 +151,37 @@ def _cautions(evaluated: Sequence[Evaluated], num_classes: int) -> list[str]:
         found.append(f"{len(signers)} signers are few: what a new signer meets may lie outside the intervals")
     elif not signers:
         found.append("the signers are not known: whether the model knows new people cannot be told")
-    if num_classes <= 5:
-        found.append(f"top-5 says nothing with {num_classes} classes: five answers name all of them")
-    elif any(not e.error and len(e.scores) < 5 for e in evaluated):
-        found.append("some clips come with fewer than five scored answers: top-5 is a lower bound")
     return found
+
+
+def _latency(evaluated: Sequence[Evaluated]) -> dict[str, Any] | None:
+    """Milliseconds from features to answer, of the clips that were answered alone; None if there are none."""
+    times = sorted(1e3 * e.model_s for e in evaluated if not math.isnan(e.model_s))
+    if not times:
+        return None
+    return {
+        "clips": len(times),
+        "median_ms": statistics.median(times),
+        "p95_ms": times[math.ceil(0.95 * len(times)) - 1],
+        "max_ms": times[-1],
+    }
+
+
+def _training(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What the record of training says in sum, and the record itself; empty without one."""
+    if not rows:
+        return {}
+    best = best_of(rows)
+    stages: dict[Any, list[float]] = {}
+    for row in rows:
+        stages.setdefault(row.get("stage", 0), []).append(row["epoch"])
+    return {
+        "epochs": rows[-1]["epoch"],
+        "seconds": sum(row.get("seconds") or 0.0 for row in rows),
+        "best": {"epoch": best[0], "name": best[1], "value": best[2]} if best else None,
+        "stages": [{"stage": stage, "from": min(epochs), "to": max(epochs)} for stage, epochs in stages.items()],
+        "rows": list(rows),
+    }
 
 
 def _sentences(facts: Any) -> list[str]:
@@ -253,28 +211,3 @@ def _walk(tree: Any, prefix: str = "") -> list[tuple[str, Any]]:
     for name, value in tree.items() if isinstance(tree, Mapping) else ():
         found += [(f"{prefix}{name}", value), *_walk(value, f"{prefix}{name}.")]
     return found
-
-
-def _bounds(interval: Interval) -> list[float]:
-    return [interval.low, interval.high]
-
-
-def _line(clip: Evaluated) -> str:
-    return json.dumps(_jsonable(dataclasses.asdict(clip)), ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _jsonable(value: Any) -> Any:
-    """The same in JSON's own types: NaN and infinities, which JSON lacks, become null; paths and the like become text."""
-    match value:
-        case None | bool() | int() | str():
-            return value
-        case float():
-            return value if math.isfinite(value) else None
-        case Mapping():
-            return {str(name): _jsonable(inner) for name, inner in value.items()}
-        case list() | tuple() | set() | frozenset():
-            return [_jsonable(inner) for inner in (sorted(value, key=str) if isinstance(value, set | frozenset) else value)]
-        case _ if hasattr(value, "item") and getattr(value, "ndim", None) == 0:  # a numpy scalar
-            return _jsonable(value.item())
-        case _:
-            return str(value)

@@ -6,6 +6,7 @@ all of them see.
 """
 
 import contextlib
+import gc
 import shutil
 import threading
 from collections.abc import Callable, Generator
@@ -20,21 +21,25 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from torch import nn
 
 from sign_dist import errors
+from sign_dist.config.model import WEIGHT_FILES
 from sign_dist.config.run import Run
 from sign_dist.data.layout import DatasetDir, write_json
 from sign_dist.data.leaks import refuse_leaks
-from sign_dist.data.vocab import Vocab
 from sign_dist.errors import RunError, ServiceError, SignDistError
 from sign_dist.on_ray.cluster import num_cpus, num_gpus
-from sign_dist.tasks.build import build_task, num_classes_of
+from sign_dist.on_ray.teacher import ask_teacher
+from sign_dist.tasks.build import build_task, num_classes_of, vocab_of
 from sign_dist.training.checkpoint import LocalCheckpoints
 from sign_dist.training.curves import plot_curves
 from sign_dist.training.data import Clips
+from sign_dist.training.distillation import begin_distillation
 from sign_dist.training.loop import fit
 from sign_dist.training.record import write_environment
 from sign_dist.training.run_dir import RunDir
-from sign_dist.training.start import Taken, start_model
-from sign_dist.training.strategy import Ddp, Strategy
+from sign_dist.training.start import Taken, start_model, with_absolute_files
+from sign_dist.training.strategies import build_strategy
+from sign_dist.training.strategy import Strategy
+from sign_dist.training.teacher import check_teacher, with_absolute_teacher
 
 OnEpoch = Callable[[dict[str, float]], None]
 
@@ -61,6 +66,7 @@ def train(
             on_taken(each)
     use_gpu = _wants_gpu(run)
     _check_resources(run, use_gpu)
+    ask_teacher(run)
     facts = {**facts_of(run, *clips), "device": "gpu" if use_gpu else "cpu", "weights": [str(each) for each in taken]}
     write_environment(run_dir, facts)
     shutil.rmtree(run_dir.root / "ray", ignore_errors=True)  # of an attempt that died; our checkpoints are what counts
@@ -97,9 +103,9 @@ def begin(run: Run, root: Path, *, on_taken: Callable[[Taken], None] | None = No
     run = run.with_values({"data.root": str(Path(run.data.root).absolute())})
     refuse_leaks(DatasetDir(Path(run.data.root)), run.data.train_split, allow=run.data.allow_leaks)
     clips = Clips.of(run, run.data.train_split), Clips.of(run, run.data.val_split)
-    weights = {"model.weights": getattr(run.model, "weights", ""), "train.start_from": run.train.start_from}
-    if given := {name: str(Path(path).absolute()) for name, path in weights.items() if path}:
-        run = run.with_values(given)
+    run = with_absolute_teacher(with_absolute_files(run))
+    check_teacher(run)
+    if run.train.start_from or any(run.flat().get(name) for name in WEIGHT_FILES):
         _start(run, clips[0], on_taken)
     run_dir.claim(run)
     return run_dir, run, clips
@@ -124,30 +130,78 @@ def finish(run_dir: RunDir) -> dict[str, Any]:
     return metrics[-1]
 
 
-def fit_run(run: Run, run_dir: RunDir, strategy: Strategy, *, on_epoch: OnEpoch | None = None) -> None:
-    """Build everything that a run's settings name and train it in this process; one of several, if the strategy says so."""
+def fit_run(
+    run: Run,
+    run_dir: RunDir,
+    strategy: Strategy,
+    *,
+    on_epoch: OnEpoch | None = None,
+    notice: Callable[[], bool] | None = None,
+) -> None:
+    """Build everything that a run's settings name and train it in this process; one of several, if the strategy says so.
+
+    Where memory is short, the step is computed in twice as many parts from the last checkpoint on: the batch stays as it is.
+    """
+    while True:
+        parts = run_dir.parts(run)
+        try:
+            _fit(run, run_dir, strategy, parts, on_epoch, notice)
+            return
+        except torch.OutOfMemoryError:
+            run_dir.more_parts(run, parts)
+            if strategy.world_size > 1:  # the others wait in an exchange: all must start anew
+                raise
+        gc.collect()
+        torch.cuda.empty_cache()
+
+
+def _fit(
+    run: Run,
+    run_dir: RunDir,
+    strategy: Strategy,
+    parts: int,
+    on_epoch: OnEpoch | None,
+    notice: Callable[[], bool] | None,
+) -> None:
     clips = Clips.of(run, run.data.train_split)
     val_clips = Clips.of(run, run.data.val_split)
-    vocab = Vocab.read(DatasetDir(Path(run.data.root)).vocab_file)
-    task = build_task(run, vocab, clips.samples)
+    vocab = vocab_of(run.task, DatasetDir(Path(run.data.root)))
+    task = build_task(run, vocab, clips.samples, in_training=True)
     torch.manual_seed(run.train.seed)  # the same first weights on every rank
     model = _start(run, clips)
-    torch.manual_seed(run.train.seed * 1000 + strategy.rank)  # and dropout of their own
     checkpoints = LocalCheckpoints(run_dir, task.monitor, keep=run.train.keep_best)
-    fit(model, task, clips, val_clips, run.train, strategy=strategy, checkpoints=checkpoints, on_epoch=on_epoch)
+    resumed = strategy.gather(bool(run_dir.checkpoints()))[0]
+    taught = begin_distillation(run, run_dir, task, model, clips, val_clips, strategy=strategy, resumed=resumed)
+    fit(
+        taught.model,
+        taught.task,
+        taught.clips,
+        val_clips,
+        run.train.with_values({"parts": parts}),
+        strategy=strategy,
+        checkpoints=checkpoints,
+        on_epoch=on_epoch,
+        notice=notice,
+    )
 
 
 def _start(run: Run, clips: Clips, on_taken: Callable[[Taken], None] | None = None) -> nn.Module:
-    vocab = Vocab.read(DatasetDir(Path(run.data.root)).vocab_file)
+    vocab = vocab_of(run.task, DatasetDir(Path(run.data.root)))
     shape = clips[0].features.shape[1:]
-    return start_model(run, num_classes=num_classes_of(run.task, vocab), feature_shape=shape, vocab=vocab, on_taken=on_taken)
+    num_classes = num_classes_of(run.task, vocab)
+    return start_model(run, num_classes=num_classes, feature_shape=shape, vocab=vocab, on_taken=on_taken)
 
 
 def _worker(config: dict[str, Any]) -> dict[str, Any]:
     """One rank. A fault of the user's making ends the run at once: starting again would not mend it."""
     run, run_dir = Run.from_tree(config["run"]), RunDir(Path(config["root"]))
     try:
-        fit_run(run, run_dir, Ddp(ray.train.torch.get_device()), on_epoch=lambda metrics: ray.train.report(dict(metrics)))
+        fit_run(
+            run,
+            run_dir,
+            build_strategy(run, ray.train.torch.get_device()),
+            on_epoch=lambda metrics: ray.train.report(dict(metrics)),
+        )
     except SignDistError as error:
         return {"error": str(error), "kind": type(error).__name__}
     return {}
@@ -157,12 +211,12 @@ class _Told:
     """Tells `on_epoch` each line of metrics.jsonl once, wherever it was written."""
 
     def __init__(self, run_dir: RunDir, on_epoch: OnEpoch) -> None:
-        self._run_dir, self._on_epoch, self._epoch = run_dir, on_epoch, 0
+        self._run_dir, self._on_epoch, self._step = run_dir, on_epoch, -1
 
     def __call__(self) -> None:
         for line in self._run_dir.metrics():
-            if line["epoch"] > self._epoch:
-                self._epoch = int(line["epoch"])
+            if line["step"] > self._step:
+                self._step = int(line["step"])
                 self._on_epoch(line)
 
 

@@ -1,18 +1,21 @@
-"""Checkpoints: all that resuming needs, in one folder that is there as a whole or not at all.
+"""Checkpoints: all that resuming needs, in one folder that is there as a whole or not at all, and whose bytes are proved.
 
-`model.safetensors` holds the weights to evaluate and export (the moving average, where one is kept), `state.pt` what only
-training needs, `progress.json` says how far it is.
+`model.safetensors` holds the weights to evaluate and export (the moving average, where one is kept, with adapters merged);
+`weights.safetensors` those that train, where they are not the same, `average.safetensors` the moving average with adapters apart;
+`optimizer.safetensors` the moments by parameter name;
+`progress.json` says how far it is, and the digest of each of the others. Nothing in it depends on the strategy or the number of
+workers.
 """
 
 import dataclasses
-import json
+import hashlib
+import logging
 import math
-import random
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -22,6 +25,12 @@ from sign_dist.errors import RunError
 from sign_dist.tasks.task import Monitor
 from sign_dist.training.record import Record
 from sign_dist.training.run_dir import RunDir, progress_of
+from sign_dist.training.strategy import State
+
+MODEL, WEIGHTS, OPTIMIZER = "model.safetensors", "weights.safetensors", "optimizer.safetensors"
+AVERAGE = "average.safetensors"
+
+logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,27 +40,40 @@ class Progress:
     epoch: int
     """Epochs that are finished."""
     step: int
+    """Steps, over all epochs."""
     metrics: dict[str, float]
     best: float | None
     stale: int
     """Evaluations since the monitor was last improved."""
+    done_steps: int = 0
+    """Steps of the epoch that is not finished; 0 between epochs."""
+    seen: dict[str, Any] = dataclasses.field(default_factory=dict[str, Any])
+    """Sums of what was measured since the last evaluation."""
+    recent: list[float] = dataclasses.field(default_factory=list[float])
+    """Losses of the last steps, by which a leap is known."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Saved:
+    """What a checkpoint holds beside its progress. `model` is what is evaluated and exported, `state` what trains."""
+
+    model: Mapping[str, Tensor]
+    state: State
+    same: bool
+    """Whether the weights of both are one and the same, so that they need to be written once only."""
+    average: Mapping[str, Tensor] | None = None
+    """The moving average, where `model` does not tell it."""
 
 
 class Checkpoints(Protocol):
     """Where checkpoints and metrics go; a test brings a list."""
 
     def latest(self) -> Path | None:
-        """The newest complete checkpoint to go on from."""
+        """The newest complete and sound checkpoint to go on from."""
         ...
 
-    def report(
-        self,
-        metrics: dict[str, float],
-        progress: Progress,
-        state: dict[str, Any] | None,
-        weights: dict[str, Tensor] | None,
-    ) -> None:
-        """Called by every rank after an epoch; only the first rank brings state and weights."""
+    def report(self, metrics: dict[str, float] | None, progress: Progress, saved: Saved | None) -> None:
+        """Called by every rank with each checkpoint; only the first rank brings what to save. Metrics: of an evaluation."""
         ...
 
 
@@ -65,26 +87,30 @@ class LocalCheckpoints:
         self._record = Record(run_dir)
 
     def latest(self) -> Path | None:
-        found = self.run_dir.checkpoints()
-        return found[-1] if found else None
+        for folder in reversed(self.run_dir.checkpoints()):
+            try:
+                check(folder)
+            except RunError as error:
+                logger.warning("%s; the one before is used", error)
+            else:
+                return folder
+        return None
 
-    def report(
-        self,
-        metrics: dict[str, float],
-        progress: Progress,
-        state: dict[str, Any] | None,
-        weights: dict[str, Tensor] | None,
-    ) -> None:
-        if state is None or weights is None:
+    def report(self, metrics: dict[str, float] | None, progress: Progress, saved: Saved | None) -> None:
+        if saved is None:
             return
-        # The record first: a run that dies in between trains the epoch again and replaces its line.
-        self._record.append(metrics)
-        write_checkpoint(self.run_dir.checkpoint(progress.epoch), progress, state, weights, self.monitor)
+        # The record first: a run that dies in between trains the same steps again and replaces its line.
+        if metrics is not None:
+            self._record.append(metrics)
+        folder = self.run_dir.checkpoint(progress.epoch, progress.done_steps)
+        write_checkpoint(folder, progress, saved, self.monitor, evaluated=metrics is not None)
         self._thin_out()
 
     def _thin_out(self) -> None:
         found = self.run_dir.checkpoints()
-        best = sorted(found, key=lambda path: progress_of(path)["rank"], reverse=True)[: self.keep]
+        ranks = {path: progress_of(path)["rank"] for path in found}
+        evaluated = [path for path in found if ranks[path] is not None]
+        best = sorted(evaluated, key=lambda path: ranks[path], reverse=True)[: self.keep]
         for path in found[:-2]:
             if path not in best:
                 # First what makes it complete: a kill in the middle must not leave half a checkpoint that looks whole.
@@ -92,39 +118,83 @@ class LocalCheckpoints:
                 shutil.rmtree(path)
 
 
-def write_checkpoint(folder: Path, progress: Progress, state: dict[str, Any], weights: dict[str, Tensor], monitor: Monitor) -> None:
+def write_checkpoint(folder: Path, progress: Progress, saved: Saved, monitor: Monitor, *, evaluated: bool = True) -> None:
     """Write a checkpoint under a temporary name, then rename the folder: it is there as a whole or not at all."""
     fresh = folder.with_name(f".{folder.name}")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, fresh / "model.safetensors")
-    torch.save(state, fresh / "state.pt")
-    write_json(fresh / "progress.json", dataclasses.asdict(progress) | {"rank": rank_of(progress, monitor)})
+    _save(saved.model, fresh / MODEL)
+    if not saved.same:
+        _save(saved.state.weights, fresh / WEIGHTS)
+    if saved.average is not None:
+        _save(saved.average, fresh / AVERAGE)
+    moments = {f"{key}/{name}": tensor for name, held in saved.state.moments.items() for key, tensor in held.items()}
+    _save(moments, fresh / OPTIMIZER)
+    facts = dataclasses.asdict(progress) | {
+        "rank": rank_of(progress, monitor) if evaluated else None,
+        "sha256": {path.name: _digest(path) for path in sorted(fresh.iterdir())},
+    }
+    write_json(fresh / "progress.json", facts)
     shutil.rmtree(folder, ignore_errors=True)
     fresh.rename(folder)
 
 
 def rank_of(progress: Progress, monitor: Monitor) -> float:
-    """The monitor as a number that is larger for better; of equal ones the later epoch is better by a hair."""
+    """The monitor as a number that is larger for better; of equal ones the later is better by a hair."""
     value = progress.metrics.get(monitor.name, math.nan)
     if not math.isfinite(value):
-        return -1e12 + progress.epoch
+        return -1e12 + progress.step
     return (value if monitor.mode == "max" else -value) + progress.epoch * 1e-9
 
 
-def read_state(folder: Path) -> tuple[Progress, dict[str, Any]]:
+def check(folder: Path) -> None:
+    """Whether a checkpoint has the very bytes that were written.
+
+    Raises:
+        RunError: a file is missing, torn or changed.
+    """
+    digests = progress_of(folder).get("sha256")
+    if not isinstance(digests, dict):
+        raise RunError(f"checkpoint {str(folder)!r} was written by an older version and cannot be gone on from: remove it")
+    for name, digest in digests.items():
+        path = folder / str(name)
+        if not path.is_file() or _digest(path) != digest:
+            raise RunError(
+                f"checkpoint {str(folder)!r} is damaged ({name} is {'changed' if path.is_file() else 'missing'}): remove it"
+            )
+
+
+def read_state(folder: Path) -> tuple[Progress, State]:
     """Progress and training state of a checkpoint.
 
     Raises:
         RunError: it is damaged.
     """
+    check(folder)
     try:
-        facts = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
-        facts.pop("rank")
-        return Progress(**facts), torch.load(folder / "state.pt", weights_only=True)
+        facts = progress_of(folder)
+        fields = {field.name for field in dataclasses.fields(Progress)}
+        weights = load_file(folder / (WEIGHTS if (folder / WEIGHTS).exists() else MODEL))
+        moments: dict[str, dict[str, Tensor]] = {}
+        for full, tensor in load_file(folder / OPTIMIZER).items():
+            key, _, name = full.partition("/")
+            moments.setdefault(name, {})[key] = tensor
+        return Progress(**{name: value for name, value in facts.items() if name in fields}), State(weights, moments)
+    except RunError:
+        raise
     except Exception as error:
         reason = " ".join(str(error).split())[:160] or type(error).__name__
         raise RunError(f"checkpoint {str(folder)!r} is damaged ({reason}): remove it, the one before will be used") from error
+
+
+def read_average(checkpoint: Path) -> dict[str, Tensor]:
+    """The moving average of a checkpoint of a run that keeps one, with adapters apart.
+
+    Raises:
+        RunError: it is damaged.
+    """
+    kept = checkpoint / AVERAGE
+    return load_weights_file(kept) if kept.exists() else read_weights(checkpoint)
 
 
 def read_weights(checkpoint: Path) -> dict[str, Tensor]:
@@ -133,7 +203,7 @@ def read_weights(checkpoint: Path) -> dict[str, Tensor]:
     Raises:
         RunError: the file is missing or damaged.
     """
-    return load_weights_file(checkpoint / "model.safetensors")
+    return load_weights_file(checkpoint / MODEL)
 
 
 def load_weights_file(path: Path) -> dict[str, Tensor]:
@@ -148,20 +218,21 @@ def load_weights_file(path: Path) -> dict[str, Tensor]:
         raise RunError(f"weights {str(path)!r} cannot be read ({error}): use another checkpoint, or train again") from error
 
 
-def rng_state() -> dict[str, Any]:
-    """Python's and torch's generators, as `weights_only` loading accepts them. numpy's global one is never used here."""
-    version, keys, gauss = random.getstate()
-    return {
-        "python": [version, list(keys), gauss],
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-    }
+def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in _apart(tensors).items()}, path)
 
 
-def set_rng_state(state: dict[str, Any]) -> None:
-    """Put generators back to where `rng_state` found them."""
-    version, keys, gauss = state["python"]
-    random.setstate((version, tuple(keys), gauss))
-    torch.set_rng_state(state["torch"])
-    if state["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda"])
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors that share memory, as tied weights do, each with memory of its own: safetensors refuses the others."""
+    seen: set[int] = set()
+    found: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        place = tensor.untyped_storage().data_ptr()
+        found[name] = tensor.clone() if place in seen else tensor
+        seen.add(place)
+    return found
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -5,6 +5,7 @@ and keeps nothing alive after the file is written. Colours are those of Okabe an
 which the colour-blind can tell apart; nothing is said by colour alone.
 """
 
+import dataclasses
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -23,47 +24,55 @@ MAX_SETTINGS = 12
 # Beyond this ratio of the largest to the smallest value a setting was searched by its exponent.
 LOG_RATIO = 20
 
+# What chooses a run's checkpoint, by task, and whether more is better.
+MONITORS = {"val/top1": 1, "val/wer": -1, "val/bleu4": 1, "val/loss": -1}
+# Scores in percent or 0 to 100, also where they happen to be small.
+IN_POINTS = ("val/wer", "val/bleu1", "val/bleu2", "val/bleu3", "val/bleu4", "val/bleu", "val/chrf")
+
 Point = tuple[float, float]
 
 
+@dataclasses.dataclass(frozen=True)
+class CurveGroup:
+    """Curves that share a panel and its scale. `shares`: they lie between 0 and 1. `weight`: how high the panel is."""
+
+    title: str
+    names: tuple[str, ...]
+    weight: float
+    shares: bool = False
+
+
 def plot_curves(metrics_jsonl: Path, out_png: Path) -> None:
-    """Loss, score and learning rate by epoch, with unfreezing stages as bands and the best epoch marked.
+    """Loss, score, learning rate and throughput by epoch, with unfreezing stages as bands and the best epoch marked.
+
+    Scores on a scale of 0 to 1 and those in percent or points do not share an axis: each scale has its panel.
 
     A last line that is torn, as a killed run leaves it, is left out. Of two lines of one epoch the later one holds.
 
     Raises:
         RunError: no file, no line, or a line that is none of ours.
     """
-    rows = _read(Path(metrics_jsonl))
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    losses = [name for name in names if name.endswith("/loss")]
-    scores = [name for name in names if name.startswith("val/") and name != "val/loss"]
-    scores += [name for name in names if name.startswith("train/") and f"val/{name.removeprefix('train/')}" in scores]
-    best = _best_epoch(rows)
-    figure = _figure(9.6, 7.2)
-    panels = figure.subplots(3, 1, sharex=True, height_ratios=[3, 3, 1.6])
-    loss, score, rate = panels
-    _lines(loss, rows, losses)
-    _lines(score, rows, scores)
-    _lines(rate, rows, [name for name in names if name == "lr" or name.startswith("lr/")])
-    for panel, label in ((loss, "loss"), (score, "score"), (rate, "learning rate")):
-        _dress(panel, ylabel=label)
-        _bands(panel, rows, labelled=panel is loss)
+    rows = read_metrics(Path(metrics_jsonl))
+    best = best_of(rows)
+    groups = curve_groups(rows)
+    figure = _figure(9.6, 1.4 + 1.9 * len(groups))
+    panels = figure.subplots(len(groups), 1, sharex=True, squeeze=False, height_ratios=[g.weight for g in groups])[:, 0]
+    for panel, group in zip(panels, groups, strict=True):
+        _lines(panel, rows, group.names)
+        _dress(panel, ylabel=group.title)
+        _bands(panel, rows, labelled=panel is panels[0])
+        if group.shares:
+            _percent(panel)
+        if group.title == "learning rate":
+            panel.ticklabel_format(axis="y", style="sci", scilimits=(-2, 2))
         if best:
             panel.axvline(best[0], color=INK, linewidth=1, linestyle=(0, (1, 2)), zorder=1)
-    values = [value for name in scores for _, value in _points(rows, name)]
-    if values and min(values) >= 0 and max(values) <= 1:
-        _percent(score)
-    rate.ticklabel_format(axis="y", style="sci", scilimits=(-2, 2))
-    rate.set_xlabel("epoch", color=INK, fontsize=9)
-    rate.xaxis.get_major_locator().set_params(integer=True)
-    rate.set_xlim(rows[0]["epoch"] - 0.5, rows[-1]["epoch"] + 0.5)
-    if best:
-        epoch, name, value = best
-        # The score panel carries the mark if it has that curve, else the loss panel.
-        panel = loss if name.endswith("/loss") else score
-        panel.plot([epoch], [value], marker="*", markersize=13, color=ORANGE, markeredgecolor="white", zorder=5)
-    minutes = sum(value for _, value in _points(rows, "seconds")) / 60
+            if best[1] in group.names:
+                panel.plot([best[0]], [best[2]], marker="*", markersize=13, color=ORANGE, markeredgecolor="white", zorder=5)
+    panels[-1].set_xlabel("epoch", color=INK, fontsize=9)
+    panels[-1].xaxis.get_major_locator().set_params(integer=True)
+    panels[-1].set_xlim(rows[0]["epoch"] - 0.5, rows[-1]["epoch"] + 0.5)
+    minutes = sum(value for _, value in points_of(rows, "seconds")) / 60
     took = f", {minutes:.3g} minutes" if minutes else ""
     found = f"; best {best[1]} {best[2]:.3g} at epoch {best[0]:g} (star, dotted line)" if best else ""
     _title(figure, f"Training: {_count(len(rows), 'epoch')}{took}{found}")
@@ -105,7 +114,12 @@ def plot_study(trials: Sequence[Mapping[str, Any]], out_png: Path, *, metric: st
     _save(figure, out_png)
 
 
-def _read(path: Path) -> list[dict[str, Any]]:
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of a metrics.jsonl by epoch. A torn last line is left out; of two lines of one epoch the later one holds.
+
+    Raises:
+        RunError: no file, no line, or a line that is none of ours.
+    """
     if not path.exists():
         raise RunError(f"no metrics {str(path)!r}: curves can be drawn once the first epoch is over")
     lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
@@ -124,14 +138,49 @@ def _read(path: Path) -> list[dict[str, Any]]:
     return [by_epoch[epoch] for epoch in sorted(by_epoch)]
 
 
-def _points(rows: Sequence[Mapping[str, Any]], name: str) -> list[Point]:
+def curve_groups(rows: Sequence[Mapping[str, Any]]) -> list[CurveGroup]:
+    """What is drawn into which panel: losses, scores by their scale, learning rate, throughput; empty panels but for the
+    loss and the scores are left out."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    losses = [name for name in names if "/" in name and "loss" in name]
+    scores = [name for name in names if name.startswith("val/") and name not in losses]
+    scores += [name for name in names if name.startswith("train/") and f"val/{name.removeprefix('train/')}" in scores]
+    largest = {name: max((abs(value) for _, value in points_of(rows, name)), default=0.0) for name in scores}
+    # WER and BLEU are in percent and points, accuracies are shares.
+    large = [name for name in scores if name in IN_POINTS or largest[name] > 1]
+    small = [name for name in scores if name not in large]
+    groups = [CurveGroup("loss", tuple(losses), 3)]
+    if large:
+        groups.append(CurveGroup("score, percent or points", tuple(large), 3))
+    if small or not large:
+        signed = any(value < 0 for name in small for _, value in points_of(rows, name))
+        groups.append(CurveGroup("score", tuple(small), 3, shares=bool(small) and not signed))
+    groups.append(CurveGroup("learning rate", tuple(n for n in names if n == "lr" or n.startswith("lr/")), 1.6))
+    groups.append(CurveGroup("clips per second", tuple(n for n in names if n == "clips_per_s"), 1.6))
+    groups.append(CurveGroup("share of a step", tuple(n for n in ("padding_share", "data_wait_share") if n in names), 1.6, True))
+    return [g for g in groups if g.names or g.weight > 2]
+
+
+def stage_bands(rows: Sequence[Mapping[str, Any]]) -> list[tuple[float, float, float]]:
+    """(from, to, stage) of each stage of unfreezing along the epochs; none where there is only one stage."""
+    stages = [(row["epoch"], row["stage"]) for row in rows if _finite(row.get("stage"))]
+    starts = [point for i, point in enumerate(stages) if not i or stages[i - 1][1] != point[1]]
+    if len(starts) < 2:
+        return []
+    # An epoch is drawn at its number: the border lies between the last epoch of a stage and the first of the next.
+    edges = [stages[0][0] - 0.5, *(epoch - 0.5 for epoch, _ in starts[1:]), stages[-1][0] + 0.5]
+    return [(edges[i], edges[i + 1], stage) for i, (_, stage) in enumerate(starts)]
+
+
+def points_of(rows: Sequence[Mapping[str, Any]], name: str) -> list[Point]:
+    """(epoch, value) where there is a number."""
     return [(row["epoch"], float(row[name])) for row in rows if _finite(row.get(name))]
 
 
-def _best_epoch(rows: Sequence[Mapping[str, Any]]) -> tuple[float, str, float] | None:
-    """(epoch, name, value) of the best validation: by top-1 if it is there, else by loss; ties go to the earlier one."""
-    for name, sign in (("val/top1", 1), ("val/loss", -1)):
-        if points := _points(rows, name):
+def best_of(rows: Sequence[Mapping[str, Any]]) -> tuple[float, str, float] | None:
+    """(epoch, name, value) of the best validation by the first of `MONITORS` that was measured; ties go to the earlier one."""
+    for name, sign in MONITORS.items():
+        if points := points_of(rows, name):
             epoch, value = max(points, key=lambda point: sign * point[1])
             return epoch, name, value
     return None
@@ -140,7 +189,7 @@ def _best_epoch(rows: Sequence[Mapping[str, Any]]) -> tuple[float, str, float] |
 def _lines(panel: Any, rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> None:
     drawn = 0
     for i, name in enumerate(names):
-        if points := _points(rows, name):
+        if points := points_of(rows, name):
             drawn += 1
             style = "--" if name.startswith("train/") else "-"
             # Marks tell the lines apart without colour, and show a run of one epoch at all.
@@ -154,18 +203,11 @@ def _lines(panel: Any, rows: Sequence[Mapping[str, Any]], names: Sequence[str]) 
 
 def _bands(panel: Any, rows: Sequence[Mapping[str, Any]], *, labelled: bool) -> None:
     """A band per unfreezing stage, if there is more than one; every other one is shaded."""
-    stages = [(row["epoch"], row["stage"]) for row in rows if _finite(row.get("stage"))]
-    starts = [point for i, point in enumerate(stages) if not i or stages[i - 1][1] != point[1]]
-    if len(starts) < 2:
-        return
-    # An epoch is drawn at its number: the border lies between the last epoch of a stage and the first of the next.
-    edges = [stages[0][0] - 0.5, *(epoch - 0.5 for epoch, _ in starts[1:]), stages[-1][0] + 0.5]
-    for i, (_, stage) in enumerate(starts):
+    for i, (start, end, stage) in enumerate(stage_bands(rows)):
         if i % 2:
-            panel.axvspan(edges[i], edges[i + 1], color=SKY, alpha=0.14, linewidth=0, zorder=0)
+            panel.axvspan(start, end, color=SKY, alpha=0.14, linewidth=0, zorder=0)
         if labelled:
-            middle = (edges[i] + edges[i + 1]) / 2
-            panel.text(middle, 1.01, f"stage {stage:g}", transform=panel.get_xaxis_transform(), ha="center", color=GREY)
+            panel.text((start + end) / 2, 1.01, f"stage {stage:g}", transform=panel.get_xaxis_transform(), ha="center", color=GREY)
 
 
 def _history(panel: Any, trials: Any, valued: Any, best: Any, metric: str, mode: str) -> None:

@@ -1,6 +1,6 @@
-"""The clips of a split with their features, and which rank takes which of them in which order."""
+"""The clips of a split with their features."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -12,6 +12,7 @@ from sign_dist.data.manifest import read_manifest
 from sign_dist.data.sample import Sample
 from sign_dist.errors import DataError
 from sign_dist.features.store import FeatureReader, FeatureStore
+from sign_dist.tasks.build import unusable
 from sign_dist.tasks.task import Example
 
 
@@ -25,7 +26,7 @@ class ClipSource(Protocol):
 class Clips:
     """The usable clips of a split; indexing reads the features. `failed` are (sample, reason) without features."""
 
-    def __init__(self, samples: Sequence[Sample], reader: FeatureReader) -> None:
+    def __init__(self, samples: Sequence[Sample], reader: FeatureReader, *, task: str = "islr") -> None:
         self._reader = reader
         self.failed: list[tuple[Sample, str]] = []
         self.samples: list[Sample] = []
@@ -34,7 +35,7 @@ class Clips:
                 raise DataError(
                     f"clip {sample.id!r} has not been extracted into {reader.store.uri!r}: run `sign-dist extract` again"
                 )
-            if error := reader.error(sample.key):
+            if error := unusable(task, sample) or reader.error(sample.key):
                 self.failed.append((sample, error))
             else:
                 self.samples.append(sample)
@@ -48,11 +49,16 @@ class Clips:
         """
         dataset = DatasetDir(Path(run.data.root))
         samples = read_manifest(dataset, split)
-        clips = cls(samples, FeatureStore.find(dataset, run.data.features, shared=run.data.store).reader())
+        clips = cls(samples, FeatureStore.find(dataset, run.data.features, shared=run.data.store).reader(), task=run.task)
         if not clips.samples:
             reason = f"all {len(samples)} failed to extract" if samples else "its manifest is empty"
             raise DataError(f"split {split!r} of {run.data.root!r} has no usable clip: {reason}")
         return clips
+
+    @property
+    def lengths(self) -> list[int]:
+        """Frames of each clip when it was prepared; features of it may be fewer in proportion."""
+        return [sample.n_frames for sample in self.samples]
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -62,21 +68,12 @@ class Clips:
         return Example(sample, self._reader.features(sample.key))
 
 
+def lengths_of(clips: ClipSource) -> Sequence[int]:
+    """Frames of each clip: as the manifest has them, or counted."""
+    known = getattr(clips, "lengths", None)
+    return known if known is not None else [len(clips[i].features) for i in range(len(clips))]
+
+
 def epoch_order(num_clips: int, *, seed: int, epoch: int) -> np.ndarray:
     """The order of an epoch: the same on every rank and for every number of ranks."""
     return np.random.default_rng([seed, epoch]).permutation(num_clips)
-
-
-def micro_batches(
-    num_clips: int, *, batch_size: int, accumulate: int, rank: int, world_size: int, seed: int, epoch: int
-) -> Iterator[tuple[int, list[list[int]]]]:
-    """For each optimiser step: (clips in it over all ranks, this rank's micro-batches of clip indices).
-
-    Every clip of an epoch is in exactly one micro-batch of one rank; only the last step may hold fewer clips, and then
-    a rank's micro-batch may be empty.
-    """
-    order = epoch_order(num_clips, seed=seed, epoch=epoch)
-    for start in range(0, num_clips, batch_size):
-        step = order[start : start + batch_size]
-        parts = np.array_split(step, world_size * accumulate)
-        yield len(step), [parts[rank * accumulate + i].tolist() for i in range(accumulate)]

@@ -1,43 +1,51 @@
 """fit(): the one training loop. It knows a Task, a Strategy and where checkpoints go; neither Ray nor files of data."""
 
-import contextlib
-import copy
 import dataclasses
 import logging
-import math
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from sign_dist.config.train import Train
-from sign_dist.errors import RunError, SettingsError
-from sign_dist.tasks.task import Batch, Task
-from sign_dist.training.checkpoint import Checkpoints, Progress, read_state, read_weights, rng_state, set_rng_state
-from sign_dist.training.data import ClipSource, micro_batches
-from sign_dist.training.evaluate import evaluate
+from sign_dist.errors import Interrupted, RunError
+from sign_dist.models.mimicry import without_projections
+from sign_dist.tasks.task import Task
+from sign_dist.training.batches import Sampler
+from sign_dist.training.checkpoint import Checkpoints, Progress, Saved, read_average, read_state
+from sign_dist.training.data import ClipSource, lengths_of
+from sign_dist.training.evaluate import Evaluation, evaluate
+from sign_dist.training.feed import Feed
 from sign_dist.training.optim import build_optimizer, lr_at, set_lr
-from sign_dist.training.strategy import Strategy, bare
+from sign_dist.training.step import SPIKE_STEPS, Seen, train_step
+from sign_dist.training.strategy import Engine, Strategy
 from sign_dist.transfer.freeze import Plan, keep_frozen_still, plan_of
-from sign_dist.transfer.lora import add_adapters, has_adapters, merged_state, unused_adapters
+from sign_dist.transfer.lora import add_adapters, has_adapters, merged_state
 
 logger = logging.getLogger(__name__)
+
+OnEpoch = Callable[[dict[str, float]], None]
 
 
 @dataclasses.dataclass
 class _State:
     """What moves while training; everything in it is saved and restored."""
 
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    average: nn.Module | None
+    engine: Engine
+    average: dict[str, Tensor] | None
     epoch: int = 0
     step: int = 0
+    done_steps: int = 0
+    """Steps of the epoch that is under way."""
     best: float | None = None
     stale: int = 0
+    seen: Seen = dataclasses.field(default_factory=Seen)
+    recent: deque[float] = dataclasses.field(default_factory=lambda: deque[float](maxlen=SPIKE_STEPS))
+    """Losses per clip of the last steps."""
+    metrics: dict[str, float] = dataclasses.field(default_factory=dict[str, float])
 
 
 def fit(
@@ -49,56 +57,216 @@ def fit(
     *,
     strategy: Strategy,
     checkpoints: Checkpoints,
-    on_epoch: Callable[[dict[str, float]], None] | None = None,
+    on_epoch: OnEpoch | None = None,
+    notice: Callable[[], bool] | None = None,
 ) -> dict[str, float]:
     """Train to the end, or go on from the newest checkpoint; answers the last evaluation's metrics.
 
     Every rank calls it with the same arguments. `on_epoch` is called on every rank after each evaluation, and may raise
-    to end the training early.
+    to end the training early. `notice` is asked after each step whether this process is about to be taken away; if any rank's
+    is, all write a checkpoint and stop.
+
+    With the same seed and `train.parts`, the numbers are the same for every number of ranks, and for every way in which the
+    training was interrupted; but for BatchNorm, whose statistics are of the clips that all ranks see at once.
 
     Raises:
-        RunError: the loss is no finite number any more; the clips of that step are named.
+        RunError: steps had no finite loss more often than `train.max_skips` allows; clips are named.
         SettingsError: `freeze`, `unfreeze` or `lora` name layers that the model does not have.
+        Interrupted: a notice came, and a checkpoint was written.
     """
     plan = _prepare(model, settings)
-    model = strategy.wrap(model)
-    average = copy.deepcopy(bare(model)).requires_grad_(False) if settings.ema else None
-    state = _State(model, build_optimizer(bare(model), settings.optim), average)
-    metrics = _resume(state, checkpoints, strategy.device)
-    steps_per_epoch = math.ceil(len(train_clips) / settings.batch_size)
-    while state.epoch < settings.epochs and not _patience_ended(state, settings, plan):
-        stage = plan.stage(state.epoch, settings.epochs)
-        if state.epoch and plan.stage(state.epoch - 1, settings.epochs) != stage:
-            state.stale = 0
-        names = plan.apply(bare(model), stage)
-        logger.info("epoch %d, stage %d: %s train", state.epoch + 1, stage, ", ".join(names))
-        started = time.perf_counter()
-        seen = _train_epoch(state, task, train_clips, settings, strategy, steps_per_epoch * settings.epochs)
-        seconds = time.perf_counter() - started
-        state.epoch += 1
-        if state.epoch % settings.evaluate_every and state.epoch < settings.epochs:
-            continue
-        result = evaluate(state.average or bare(model), task, val_clips, batch_size=settings.batch_size, strategy=strategy)
-        metrics = {
-            "epoch": state.epoch,
+    engine = strategy.start(model, lambda bare: build_optimizer(bare, settings.optim), precision=settings.precision)
+    average = {name: t.detach().clone() for name, t in engine.shares().items()} if settings.ema else None
+    state = _State(engine, average)
+    _resume(state, checkpoints, strategy)
+    loop = _Loop(state, plan, task, train_clips, val_clips, settings, strategy, checkpoints, on_epoch, notice)
+    return loop.run()
+
+
+@dataclasses.dataclass(frozen=True)
+class _Loop:
+    """What stands still while training."""
+
+    state: _State
+    plan: Plan
+    task: Task
+    train_clips: ClipSource
+    val_clips: ClipSource
+    settings: Train
+    strategy: Strategy
+    checkpoints: Checkpoints
+    on_epoch: OnEpoch | None
+    notice: Callable[[], bool] | None
+
+    def run(self) -> dict[str, float]:
+        state, settings = self.state, self.settings
+        sampler = Sampler(
+            lengths_of(self.train_clips),
+            settings.batch_size,
+            seed=settings.seed,
+            by_length=settings.by_length,
+            batch_frames=settings.batch_frames,
+        )
+        if not settings.epochs and not state.metrics:
+            self._evaluate(lr=0.0, stage=0)  # the model as it is, without learning
+        total_steps = sampler.total_steps(settings.epochs)
+        stage_before = None
+        while state.epoch < settings.epochs and not self._patience_ended():
+            stage = self.plan.stage(state.epoch, settings.epochs)
+            if state.epoch and not state.done_steps and self.plan.stage(state.epoch - 1, settings.epochs) != stage:
+                state.stale = 0
+            names = self.plan.apply(state.engine.bare, stage)
+            if stage != stage_before:
+                state.engine.retrain()
+            stage_before = stage
+            logger.info("epoch %d, stage %d: %s train", state.epoch + 1, stage, ", ".join(names))
+            self._epoch(sampler, total_steps, stage)
+        return state.metrics
+
+    def _epoch(self, sampler: Sampler, total_steps: int, stage: int) -> None:
+        """The steps of an epoch that are left."""
+        state, settings, strategy = self.state, self.settings, self.strategy
+        steps = sampler.steps(state.epoch)
+        self._to_training()
+        with Feed(
+            self.task,
+            self.train_clips,
+            steps[state.done_steps :],
+            parts=settings.parts or strategy.world_size,
+            rank=strategy.rank,
+            world_size=strategy.world_size,
+            seed=settings.seed,
+            epoch=state.epoch,
+        ) as feed:
+            started, waited_s = time.perf_counter(), 0.0
+            for step, turns in feed:
+                lr = lr_at(state.step, total_steps, settings.optim)
+                set_lr(state.engine.optimizer, lr)
+                told = self.notice is not None and self.notice()
+                result = train_step(
+                    state.engine,
+                    self.task,
+                    turns,
+                    settings,
+                    strategy,
+                    step=state.step,
+                    num_clips=len(step),
+                    recent=state.recent,
+                    first=state.done_steps == 0,
+                    notice=told,
+                )
+                self._guard(result.skipped, [self.train_clips[i].sample.id for i in step] if result.skipped else [])
+                state.step += 1
+                state.done_steps += 1
+                _move_average(state, settings.ema)
+                now = time.perf_counter()
+                state.seen.add(result, num_clips=len(step), seconds=now - started, waited_s=feed.waited_s - waited_s)
+                started, waited_s = now, feed.waited_s
+                is_end = state.done_steps == len(steps)
+                if is_end:
+                    state.epoch, state.done_steps = state.epoch + 1, 0
+                if self._evaluates(is_end):
+                    self._evaluate(lr, stage, part_of_epoch=state.done_steps / len(steps))
+                    self._to_training()
+                    started = time.perf_counter()
+                    if not is_end and self._patience_ended():
+                        return
+                elif result.notice or (settings.checkpoint_steps and state.step % settings.checkpoint_steps == 0):
+                    self._save(None)
+                if result.notice:
+                    raise Interrupted(
+                        f"a notice came that this machine will be taken away: step {state.step} is saved, the same command goes on"
+                    )
+
+    def _to_training(self) -> None:
+        self.state.engine.model.train()
+        keep_frozen_still(self.state.engine.bare)
+
+    def _evaluates(self, is_end: bool) -> bool:
+        """Whether an evaluation is due after this step."""
+        state, settings = self.state, self.settings
+        if is_end and state.epoch == settings.epochs:
+            return True
+        if settings.evaluate_steps:
+            return state.step % settings.evaluate_steps == 0
+        return is_end and state.epoch % settings.evaluate_every == 0
+
+    def _evaluate(self, lr: float, stage: int, *, part_of_epoch: float = 0.0) -> None:
+        """Score the validation clips, write metrics and a checkpoint, tell whoever listens."""
+        state, strategy = self.state, self.strategy
+        with state.engine.alone(state.average) as model:
+            result: Evaluation = evaluate(model, self.task, self.val_clips, batch_size=self.settings.batch_size, strategy=strategy)
+        state.metrics = {
+            "epoch": state.epoch + part_of_epoch if part_of_epoch else state.epoch,
             "step": state.step,
-            "train/loss": seen["loss"],
-            "train/grad_norm": seen["grad_norm"],
+            **state.seen.metrics(),
             **{f"val/{name}": value for name, value in result.scores.items()},
-            "lr": seen["lr"],
+            "lr": lr,
             "stage": stage,
-            "seconds": seconds,
-            "clips_per_s": len(train_clips) / seconds,
         }
-        value = metrics[task.monitor.name]
-        if task.monitor.better(value, state.best):
+        state.seen = Seen()
+        value = state.metrics[self.task.monitor.name]
+        if self.task.monitor.better(value, state.best):
             state.best, state.stale = value, 0
         else:
             state.stale += 1
-        _save(state, metrics, checkpoints, strategy)
-        if on_epoch is not None:
-            on_epoch(metrics)
-    return metrics
+        self._save(state.metrics)
+        if self.on_epoch is not None:
+            self.on_epoch(state.metrics)
+
+    def _save(self, metrics: dict[str, float] | None) -> None:
+        """Hand a checkpoint over; every rank takes part in gathering it."""
+        state = self.state
+        progress = Progress(
+            epoch=state.epoch,
+            step=state.step,
+            metrics=state.metrics,
+            best=state.best,
+            stale=state.stale,
+            done_steps=state.done_steps,
+            seen=dataclasses.asdict(state.seen),
+            recent=list(state.recent),
+        )
+        whole = state.engine.state()
+        average = None if state.average is None else state.engine.whole(state.average)
+        exported = average
+        if has_adapters(state.engine.bare):
+            with state.engine.alone(state.average) as model:
+                # They are merged into what is evaluated elsewhere; copied, since the weights soon are others again.
+                exported = {name: tensor.detach().cpu().clone() for name, tensor in merged_state(model).items()}
+        if whole is None:
+            self.checkpoints.report(metrics, progress, None)
+            return
+        exported = without_projections(exported or whole.weights)
+        same = exported.keys() == whole.weights.keys() and all(exported[n] is t for n, t in whole.weights.items())
+        told = average is not None and exported.keys() == average.keys() and all(exported[n] is t for n, t in average.items())
+        self.checkpoints.report(metrics, progress, Saved(exported, whole, same=same, average=None if told else average))
+
+    def _guard(self, skipped: str, names: list[str]) -> None:
+        """A step without a finite loss, or with one that leaps, moved nothing: say so, roll back if asked, end if it goes on."""
+        state, settings = self.state, self.settings
+        if not skipped:
+            state.seen.skipped_in_row = 0
+            return
+        state.seen.skipped_in_row += 1
+        where = f"{skipped} at epoch {state.epoch + 1}, step {state.step + 1} (clips {', '.join(names[:4])})"
+        if settings.guard == "stop" or state.seen.skipped_in_row > settings.max_skips:
+            raise RunError(f"{where}: lower train.optim.lr, or use train.precision=fp32")
+        logger.warning("%s: the step is left out", where)
+        if settings.guard == "rollback":
+            folder = _newest(self.checkpoints, self.strategy)
+            if folder is not None:
+                _, saved = read_state(folder)
+                state.engine.load(saved)
+                logger.warning("weights and moments are those of %s again", folder.name)
+
+    def _patience_ended(self) -> bool:
+        """Only in the last stage: where an earlier one gets no better, the layers of the next are what it lacks."""
+        state, settings = self.state, self.settings
+        if not settings.patience or not state.step:
+            return False
+        now = state.epoch if state.done_steps else state.epoch - 1
+        return self.plan.stage(now, settings.epochs) == len(self.plan.stages) - 1 and state.stale >= settings.patience
 
 
 def _prepare(model: nn.Module, settings: Train) -> Plan:
@@ -119,129 +287,36 @@ def _prepare(model: nn.Module, settings: Train) -> Plan:
     return plan
 
 
-def _patience_ended(state: _State, settings: Train, plan: Plan) -> bool:
-    """Only in the last stage: where an earlier one gets no better, the layers of the next are what it lacks."""
-    in_last = state.epoch > 0 and plan.stage(state.epoch - 1, settings.epochs) == len(plan.stages) - 1
-    return bool(settings.patience) and in_last and state.stale >= settings.patience
-
-
-def _train_epoch(
-    state: _State, task: Task, clips: ClipSource, settings: Train, strategy: Strategy, total_steps: int
-) -> dict[str, float]:
-    """One pass over the clips; answers the mean loss, the last learning rate and the mean gradient norm."""
-    state.model.train()
-    keep_frozen_still(state.model)
-    losses: list[float] = []
-    norms: list[float] = []
-    lr = settings.optim.lr
-    for num_clips, parts in micro_batches(
-        len(clips),
-        batch_size=settings.batch_size,
-        accumulate=settings.accumulate,
-        rank=strategy.rank,
-        world_size=strategy.world_size,
-        seed=settings.seed,
-        epoch=state.epoch,
-    ):
-        lr = lr_at(state.step, total_steps, settings.optim)
-        set_lr(state.optimizer, lr)
-        state.optimizer.zero_grad(set_to_none=True)
-        total = torch.zeros((), device=strategy.device)
-        for i, part in enumerate(parts):
-            if not part and strategy.world_size == 1:
-                continue  # a short last step fills fewer parts, and nobody waits for the others
-            batch = _batch(task, clips, part, settings.seed, state.epoch).to(strategy.device)
-            last = i == len(parts) - 1
-            with contextlib.nullcontext() if last else strategy.no_sync(state.model):
-                loss = _loss(state.model, task, batch, settings) / num_clips
-                # DDP averages gradients over ranks; the sum over all clips is what is wanted.
-                (loss * strategy.world_size).backward()
-            total += loss.detach()
-        if not losses and (unused := unused_adapters(state.model)):  # asked once an epoch: a stage may bring others
-            raise SettingsError(f"the model passes by the adapter of {unused[0]}: choose other train.lora.targets")
-        norm = nn.utils.clip_grad_norm_(state.model.parameters(), settings.optim.clip_norm)
-        step_loss = math.fsum(strategy.gather(float(total)))
-        if not math.isfinite(step_loss) or not math.isfinite(float(norm)):
-            names = [clips[j].sample.id for part in parts for j in part]
-            raise RunError(
-                f"the loss is {step_loss} at epoch {state.epoch + 1}, step {state.step + 1} (clips {', '.join(names[:4])}): "
-                "lower train.optim.lr, or use train.precision=fp32"
-            )
-        state.optimizer.step()
-        state.step += 1
-        _move_average(state, settings.ema)
-        losses.append(step_loss * num_clips)
-        norms.append(float(norm))
-    return {"loss": math.fsum(losses) / len(clips), "lr": lr, "grad_norm": math.fsum(norms) / len(norms)}
-
-
-def _batch(task: Task, clips: ClipSource, part: Sequence[int], seed: int, epoch: int) -> Batch:
-    """The clips of a micro-batch, augmented by a generator of their own each: who shares a batch changes nothing."""
-    if not part:  # a rank that has no clip left still takes part in the exchange of gradients
-        batch = task.collate([clips[0]])
-        return dataclasses.replace(batch, weights=torch.zeros_like(batch.weights))
-    rngs = [np.random.default_rng([seed, epoch, index]) for index in part]
-    return task.collate([clips[index] for index in part], rngs)
-
-
-def _loss(model: nn.Module, task: Task, batch: Batch, settings: Train) -> Tensor:
-    """Sum over the clips of a batch, each times its weight."""
-    device_type = batch.features.device.type
-    with torch.autocast(device_type, dtype=torch.bfloat16, enabled=settings.precision == "bf16"):
-        named, _ = task.losses(model, batch)
-    per_clip = torch.stack(list(named.values())).sum(dim=0)
-    return (per_clip * batch.weights).sum()
-
-
 @torch.no_grad()
 def _move_average(state: _State, decay: float) -> None:
     """Exponential moving average, with the warm-up of Tensor2Tensor: young averages forget faster."""
     if state.average is None:
         return
     decay = min(decay, (1 + state.step) / (10 + state.step))
-    for mean, now in zip(state.average.state_dict().values(), bare(state.model).state_dict().values(), strict=True):
+    shares = state.engine.shares()
+    for name, mean in state.average.items():
         if mean.dtype.is_floating_point:
-            mean.lerp_(now, 1 - decay)
+            mean.lerp_(shares[name].detach(), 1 - decay)
         else:
-            mean.copy_(now)
+            mean.copy_(shares[name])
 
 
-def _save(state: _State, metrics: dict[str, float], checkpoints: Checkpoints, strategy: Strategy) -> None:
-    """Hand a checkpoint over. Generators are saved per rank, so that each goes on with its own."""
-    generators = strategy.gather(rng_state())
-    progress = Progress(state.epoch, state.step, metrics, state.best, state.stale)
-    if strategy.rank != 0:
-        checkpoints.report(metrics, progress, None, None)
-        return
-    saved: dict[str, Any] = {
-        "model": bare(state.model).state_dict(),
-        "optimizer": state.optimizer.state_dict(),
-        "generators": generators,
-    }
-    # Adapters are merged into what is evaluated elsewhere and exported; then the average cannot be read back from it.
-    weights = merged_state(state.average or bare(state.model))
-    if state.average is not None and has_adapters(state.average):
-        saved["average"] = state.average.state_dict()
-    checkpoints.report(metrics, progress, saved, weights)
+def _newest(checkpoints: Checkpoints, strategy: Strategy) -> Path | None:
+    """The first rank looks, so that all go on from the same one."""
+    return strategy.gather(checkpoints.latest() if strategy.rank == 0 else None)[0]
 
 
-def _resume(state: _State, checkpoints: Checkpoints, device: torch.device) -> dict[str, float]:
-    """Put everything back to where the newest checkpoint has it; answers its metrics."""
-    folder = checkpoints.latest()
+def _resume(state: _State, checkpoints: Checkpoints, strategy: Strategy) -> None:
+    """Put everything back to where the newest checkpoint has it."""
+    folder = _newest(checkpoints, strategy)
     if folder is None:
-        return {}
+        return
     progress, saved = read_state(folder)
-    bare(state.model).load_state_dict(saved["model"])
-    state.optimizer.load_state_dict(saved["optimizer"])
+    state.engine.load(saved)
     if state.average is not None:
-        average = saved.get("average") or read_weights(folder)
-        state.average.load_state_dict({name: tensor.to(device) for name, tensor in average.items()})
-    generators = saved["generators"]
-    set_rng_state(generators[min(_rank(), len(generators) - 1)])
-    state.epoch, state.step, state.best, state.stale = progress.epoch, progress.step, progress.best, progress.stale
-    logger.info("going on after epoch %d from %s", progress.epoch, folder.name)
-    return dict(progress.metrics)
-
-
-def _rank() -> int:
-    return torch.distributed.get_rank() if torch.distributed.is_available() and torch.distributed.is_initialized() else 0
+        state.average = state.engine.cut(read_average(folder))
+    state.epoch, state.step, state.done_steps = progress.epoch, progress.step, progress.done_steps
+    state.best, state.stale, state.metrics = progress.best, progress.stale, dict(progress.metrics)
+    state.seen = Seen(**progress.seen)
+    state.recent.extend(progress.recent)
+    logger.info("going on after epoch %d, step %d from %s", progress.epoch, progress.done_steps, folder.name)

@@ -39,7 +39,7 @@ def lr_at(step: int, total_steps: int, settings: Optim) -> float:
     >>> round(lr_at(0, 100, Optim(lr=1.0, warmup_fraction=0.1)), 3), lr_at(10, 100, Optim(lr=1.0, warmup_fraction=0.1))
     (0.1, 1.0)
     """
-    warmup = round(total_steps * settings.warmup_fraction)
+    warmup = min(settings.warmup_steps, total_steps) or round(total_steps * settings.warmup_fraction)
     if step < warmup:
         return settings.lr * (step + 1) / warmup
     done = (step - warmup) / max(total_steps - warmup, 1)

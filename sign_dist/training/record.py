@@ -17,16 +17,16 @@ PACKAGES = ("ray", "torch", "numpy", "pyarrow", "mediapipe", "decord", "av", "op
 
 
 class Record:
-    """Appends one line per report. A run that goes on from an earlier epoch forgets the lines it will write again."""
+    """Appends one line per report. A run that goes on from an earlier step forgets the lines it will write again."""
 
     def __init__(self, run_dir: RunDir) -> None:
         self.run_dir = run_dir
         self._writer: Any = None
 
     def append(self, metrics: Mapping[str, float]) -> None:
-        """Add the metrics of one epoch, which must hold `epoch` and `step`."""
+        """Add the metrics of one evaluation, which must hold `epoch` and `step`."""
         line = {name: _plain(value) for name, value in metrics.items()}
-        kept = [m for m in self.run_dir.metrics() if m["epoch"] < line["epoch"]]
+        kept = [m for m in self.run_dir.metrics() if m["step"] < line["step"]]
         # Whole, not appended: who reads it meanwhile, or after a kill, never sees half a line.
         with written_whole(self.run_dir.metrics_file) as temporary:
             temporary.write_text("".join(json.dumps(m) + "\n" for m in [*kept, line]), encoding="utf-8")
@@ -41,10 +41,10 @@ class Record:
         if self._writer is None:
             from tensorboardX import SummaryWriter
 
-            self._writer = SummaryWriter(str(self.run_dir.tensorboard), purge_step=int(line["epoch"]))
+            self._writer = SummaryWriter(str(self.run_dir.tensorboard), purge_step=int(line["step"]))
         for name, value in line.items():
             if isinstance(value, int | float) and name not in ("epoch", "step"):
-                self._writer.add_scalar(name, value, int(line["epoch"]))
+                self._writer.add_scalar(name, value, int(line["step"]))
         self._writer.flush()
 
 

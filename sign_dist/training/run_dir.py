@@ -2,12 +2,16 @@
 
 import dataclasses
 import json
+import logging
+import re
 from pathlib import Path
 from typing import Any
 
 from sign_dist.config.run import Run
 from sign_dist.data.layout import write_json
 from sign_dist.errors import RunError
+
+logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +33,11 @@ class RunDir:
         return self.root / "metrics.jsonl"
 
     @property
+    def parts_file(self) -> Path:
+        """There when a step had to be computed in more parts than the run asks for."""
+        return self.root / "parts.json"
+
+    @property
     def curves_file(self) -> Path:
         return self.root / "curves.png"
 
@@ -48,8 +57,9 @@ class RunDir:
     def eval(self, split: str) -> Path:
         return self.root / "eval" / split
 
-    def checkpoint(self, epoch: int) -> Path:
-        return self.root / f"epoch_{epoch:04d}"
+    def checkpoint(self, epoch: int, done_steps: int = 0) -> Path:
+        """The checkpoint after so many epochs, and so many steps of the next one."""
+        return self.root / (f"epoch_{epoch:04d}" + (f"_step_{done_steps:06d}" if done_steps else ""))
 
     def claim(self, run: Run) -> bool:
         """Make this directory the run's own. True if the same run was begun here before and goes on.
@@ -87,7 +97,7 @@ class RunDir:
     def checkpoints(self) -> list[Path]:
         """Complete checkpoints, oldest first."""
         found = (p.parent for p in self.root.glob("epoch_*/progress.json"))
-        return sorted(found, key=lambda path: (len(path.name), path.name))  # past epoch 9999 names grow longer
+        return sorted(found, key=lambda path: [int(number) for number in re.findall(r"\d+", path.name)])
 
     def chosen(self) -> Path:
         """The checkpoint the run stands for: the best by its monitor, or the last, as `train.select` says.
@@ -98,9 +108,30 @@ class RunDir:
         found = self.checkpoints()
         if not found:
             raise RunError(f"{str(self.root)!r} has no checkpoint yet: run `sign-dist train {self.run_file}` to the end first")
-        if self.run().train.select == "last":
-            return found[-1]
-        return max(found, key=lambda path: progress_of(path)["rank"])
+        ranks = {path: progress_of(path)["rank"] for path in found}
+        evaluated = [path for path in found if ranks[path] is not None]
+        if not evaluated or self.run().train.select == "last":
+            return (evaluated or found)[-1]
+        return max(evaluated, key=lambda path: ranks[path])
+
+    def parts(self, run: Run) -> int:
+        """Micro-batches that a step is computed in: as the run says, or more since memory was short."""
+        return int(_read_json(self.parts_file)["parts"]) if self.parts_file.exists() else run.parts
+
+    def more_parts(self, run: Run, parts: int) -> None:
+        """From now on twice as many micro-batches, of half the clips each.
+
+        Raises:
+            RunError: there can be no more of them.
+        """
+        more = min(parts * 2, run.train.batch_size)
+        if more <= parts:
+            raise RunError(
+                f"memory is too short for one clip at a time (train.parts = {parts} of {run.train.batch_size} clips): "
+                "use a smaller model, shorter clips or train.precision=bf16"
+            )
+        logger.warning("memory was too short: the %d clips of a step are now computed in %d parts", run.train.batch_size, more)
+        write_json(self.parts_file, {"parts": more, "before": parts})
 
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl."""
@@ -113,14 +144,14 @@ class RunDir:
 
 
 def progress_of(checkpoint: Path) -> dict[str, Any]:
-    """What a checkpoint says of itself: epoch, step, metrics, and `rank`, larger for better."""
+    """What a checkpoint says of itself: epoch, step, metrics, digests, and `rank`: larger for better, None if not evaluated."""
     return _read_json(checkpoint / "progress.json")
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, FileNotFoundError) as error:
         raise RunError(f"{str(path)!r} is damaged ({error}): remove {path.parent.name!r}, or train again") from None
     if not isinstance(content, dict):
         raise RunError(f"{str(path)!r} is damaged (it holds no mapping): remove {path.parent.name!r}, or train again")

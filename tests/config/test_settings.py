@@ -33,6 +33,7 @@ OTHER: dict[str, Any] = {
     "data.features.person": "central",
     "data.store": "s3://b/p",
     "train.precision": "bf16",
+    "train.guard": "stop",
     "train.class_weights": "balanced",
     "train.select": "last",
     "scale.device": "cpu",
@@ -44,10 +45,19 @@ OTHER: dict[str, Any] = {
     "train.unfreeze.plan": "head; blocks.1",
     "train.lora.targets": "qkv",
     "model.colours": "bgr",
+    "model.source": "t5",
+    "model.tokenizer": "t5",
+    "model.language": "de_DE",
+    "model.target_embeddings": "sentences.npz",
     "model.over_time": "mean",
     "model.time_stride": 2,
+    "model.adapt": "spatial_mean",
 }
 SWITCH = {"model.kind": "feature", "data.features.kind": "signhiera"}
+
+
+NEEDED = {"sonar": {"model.tokenizer": "nllb"}}
+"""What must be set of a kind before each other setting can be changed alone."""
 
 
 def other(name: str, value: Any) -> Any:
@@ -73,7 +83,7 @@ def runs(draw: st.DrawFn) -> Run:
     model = draw(st.sampled_from(sorted(KINDS)))
     run = RUN.with_values({"task": task_of(model), "model.kind": model, "data.features.kind": READS[model][0]})
     names = sorted(run.flat().keys() - {"task", "model.kind", "data.features.kind"})
-    names = [n for n in names if not n.endswith(("preset", "weights", "accumulate", "workers"))]
+    names = [n for n in names if not n.endswith(("preset", "weights", "parts", "workers"))]
     chosen = draw(st.lists(st.sampled_from(names), unique=True, max_size=8))
     if "train.unfreeze.plan" in chosen:
         chosen = [name for name in chosen if name != "train.unfreeze.stages"]
@@ -120,10 +130,11 @@ def test_where_a_run_runs_does_not_change_its_digest(run: Run, workers: int, dev
 
 @pytest.mark.parametrize("model", KINDS)
 def test_every_setting_can_be_changed_by_its_name_and_changes_the_digest(model: str) -> None:
-    run = RUN.with_values({"task": task_of(model), "model.kind": model, "data.features.kind": READS[model][0]})
+    kinds = {"task": task_of(model), "model.kind": model, "data.features.kind": READS[model][0]}
+    run = RUN.with_values(kinds | NEEDED.get(model, {}))
     digests = {run.digest()}
     for name, value in run.flat().items():
-        if name.endswith(("kind", "preset")) or name in ("task", "scale.workers", "train.accumulate"):
+        if name.endswith(("kind", "preset")) or name in ("task", "scale.workers", "train.parts"):
             continue
         new = "elsewhere" if name.endswith("weights") and isinstance(value, str) and value == "" else other(name, value)
         changed = run.with_values({name: new})
@@ -132,7 +143,7 @@ def test_every_setting_can_be_changed_by_its_name_and_changes_the_digest(model: 
         if not name.startswith("scale."):
             digests.add(changed.digest())
     expected = {n for n in run.flat() if not n.startswith("scale.") and not n.endswith(("kind", "preset"))}
-    assert len(digests) == 1 + len(expected - {"task", "train.accumulate"})
+    assert len(digests) == 1 + len(expected - {"task", "train.parts"})
 
 
 def test_a_run_cannot_be_changed_in_place_and_with_values_leaves_its_arguments_alone() -> None:
@@ -176,7 +187,7 @@ def test_an_unknown_name_is_refused_with_the_nearest_known_one(name: str, hint: 
     [
         ("train.epochs", "x", "integer"),
         ("train.epochs", 2.5, "integer"),
-        ("train.epochs", 0, "greater"),
+        ("train.epochs", -1, "greater"),
         ("train.epochs", True, "number"),
         ("train.epochs", None, "integer"),
         ("train.epochs", [3], "integer"),
@@ -187,7 +198,7 @@ def test_an_unknown_name_is_refused_with_the_nearest_known_one(name: str, hint: 
         ("train.seed", -1, "greater"),
         ("train.seed", 2**31, "less"),
         ("train.augment.mirror", 1.5, "less"),
-        ("train.precision", "fp16", "'bf16'"),
+        ("train.precision", "fp8", "'bf16'"),
         ("task", "slr", "'islr'"),
         ("data.root", None, "string"),
         ("data.root", True, "string"),
@@ -261,12 +272,14 @@ def test_a_task_takes_only_the_models_that_learn_it(task: str, model: str) -> No
 
 
 @given(st.integers(1, 40), st.integers(1, 6), st.integers(1, 6))
-def test_a_batch_is_shared_out_evenly_or_refused(batch_size: int, workers: int, accumulate: int) -> None:
-    values = {"train.batch_size": batch_size, "scale.workers": workers, "train.accumulate": accumulate}
-    if batch_size % (workers * accumulate) == 0:
+def test_every_worker_has_a_part_and_every_part_a_clip_or_the_run_is_refused(batch_size: int, workers: int, parts: int) -> None:
+    values = {"train.batch_size": batch_size, "scale.workers": workers, "train.parts": parts - 1}
+    asked = parts - 1 or workers
+    if workers <= asked <= batch_size:
+        assert RUN.with_values(values).parts == asked
         assert RUN.with_values(values).scale == Scale(workers=workers)
     else:
-        assert f"{workers * accumulate}" in refused(values)
+        assert f"in {asked} parts by {workers} workers" in refused(values)
 
 
 def test_required_and_foreign_names_of_a_tree_are_named() -> None:
@@ -352,7 +365,7 @@ def test_a_run_comes_out_of_python_json_and_yaml_alike(tmp_path: Path) -> None:
         ("a.py", "def run(): raise ValueError('one\\ntwo')", "one two"),
         ("a.py", "import sys\nsys.exit(3)", "SystemExit"),
         ("a.py", JOB.replace('root="data/x"', 'rot="data/x"'), "root"),
-        ("a.py", JOB + "from sign_dist.config.train import Train\nTrain(epochs=0)", "epochs = 0"),
+        ("a.py", JOB + "from sign_dist.config.train import Train\nTrain(epochs=-1)", "epochs = -1"),
         ("a.py", JOB + "from sign_dist.config.train import Optim\nOptim(lrr=0)", "did you mean 'lr'"),
         ("a.json", "", "parsed"),
         ("a.json", "{", "parsed"),

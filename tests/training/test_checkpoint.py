@@ -6,7 +6,6 @@ import math
 import random
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -22,15 +21,16 @@ from sign_dist.training import checkpoint as module
 from sign_dist.training.checkpoint import (
     LocalCheckpoints,
     Progress,
+    Saved,
     rank_of,
+    read_average,
     read_state,
     read_weights,
-    rng_state,
-    set_rng_state,
     write_checkpoint,
 )
 from sign_dist.training.record import Record, environment, write_environment
 from sign_dist.training.run_dir import RunDir, progress_of
+from sign_dist.training.strategy import State
 
 HIGH, LOW = Monitor("val/top1", "max"), Monitor("val/loss", "min")
 RUN = Run(data=Data(root="data/x"))
@@ -41,24 +41,24 @@ def progress(epoch: int, value: float = 0.5) -> Progress:
     return Progress(epoch, epoch * 3, metrics, value, 0)
 
 
-def state() -> dict[str, Any]:
-    parameter = torch.nn.Parameter(torch.zeros(3))
-    optimizer = torch.optim.AdamW([parameter])
-    parameter.sum().backward()
-    optimizer.step()
-    return {"model": {"a": torch.arange(3.0)}, "optimizer": optimizer.state_dict(), "generators": [rng_state()]}
+def saved(value: float = 0.0, same: bool = True) -> Saved:
+    weights = {"a": torch.arange(3.0) + value}
+    moments = {"a": {"exp_avg": torch.ones(3), "step": torch.tensor(3.0)}}
+    return Saved(weights if same else {"a": torch.zeros(3)}, State(weights, moments), same)
 
 
 def write(folder: Path, epoch: int = 1, value: float = 0.5, monitor: Monitor = HIGH) -> None:
-    write_checkpoint(folder, progress(epoch, value), state(), {"a": torch.arange(3.0)}, monitor)
+    write_checkpoint(folder, progress(epoch, value), saved(), monitor)
 
 
 def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
     folder = tmp_path / "epoch_0001"
     write(folder)
-    found, saved = read_state(folder)
+    found, state = read_state(folder)
     assert found == progress(1)
-    assert torch.equal(saved["model"]["a"], torch.arange(3.0))
+    assert torch.equal(state.weights["a"], torch.arange(3.0))
+    assert torch.equal(state.moments["a"]["exp_avg"], torch.ones(3))
+    assert state.moments["a"]["step"] == 3
     assert torch.equal(read_weights(folder)["a"], torch.arange(3.0))
     assert progress_of(folder)["epoch"] == 1
     write(folder, value=0.75)  # trained again
@@ -80,7 +80,7 @@ def test_the_best_and_the_newest_are_kept(
     checkpoints._record = Quiet()  # pyright: ignore[reportAttributeAccessIssue]
     assert checkpoints.latest() is None
     for epoch, value in enumerate(values, start=1):
-        checkpoints.report({}, progress(epoch, value), {"a": 1}, {"a": torch.zeros(1)})
+        checkpoints.report({}, progress(epoch, value), saved())
         assert checkpoints.latest() == run_dir.checkpoint(epoch)
     sign = 1 if monitor.mode == "max" else -1
     order = sorted(range(1, len(values) + 1), key=lambda e: (not math.isnan(v := values[e - 1]), sign * v if v == v else 0, e))
@@ -125,7 +125,7 @@ def test_torn_folders_are_no_checkpoints(tmp_path: Path) -> None:
     assert run_dir.checkpoints()[-1] == run_dir.checkpoint(10000)
 
 
-@pytest.mark.parametrize("where", ["save_file", "torch.save", "write_json", "rename"])
+@pytest.mark.parametrize("where", ["save_file", "write_json", "rename"])
 @pytest.mark.parametrize("fault", [OSError(28, "No space left on device"), KeyboardInterrupt()])
 def test_a_write_that_fails_anywhere_leaves_what_was_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, fault: BaseException
@@ -138,7 +138,6 @@ def test_a_write_that_fails_anywhere_leaves_what_was_there(
 
     target, name = {
         "save_file": (module, "save_file"),
-        "torch.save": (torch, "save"),
         "write_json": (module, "write_json"),
         "rename": (Path, "rename"),
     }[where]
@@ -156,14 +155,14 @@ def test_half_removed_checkpoints_do_not_look_whole(tmp_path: Path, monkeypatch:
     checkpoints._record = Quiet()  # pyright: ignore[reportAttributeAccessIssue]
 
     def report(epoch: int, value: float) -> None:
-        checkpoints.report({}, progress(epoch, value), {"a": 1}, {"a": torch.zeros(1)})
+        checkpoints.report({}, progress(epoch, value), saved())
 
     report(1, 0.5)
     report(2, 0.6)
 
     def fails(path: Path, **_: object) -> None:
         if path.name == "epoch_0001":
-            (path / "state.pt").unlink()
+            (path / "optimizer.safetensors").unlink()
             raise KeyboardInterrupt
 
     monkeypatch.setattr(shutil, "rmtree", fails)
@@ -173,10 +172,10 @@ def test_half_removed_checkpoints_do_not_look_whole(tmp_path: Path, monkeypatch:
     assert [p.name for p in RunDir(tmp_path).checkpoints()] == ["epoch_0002", "epoch_0003"]
 
 
-@pytest.mark.parametrize("name", ["state.pt", "model.safetensors", "progress.json"])
+@pytest.mark.parametrize("name", ["optimizer.safetensors", "model.safetensors", "weights.safetensors", "progress.json"])
 def test_damage_is_told_with_the_folder_and_nothing_else_is_raised(tmp_path: Path, name: str) -> None:
     folder = tmp_path / "epoch_0001"
-    write(folder)
+    write_checkpoint(folder, progress(1), saved(same=False), HIGH)
     whole, rng = (folder / name).read_bytes(), random.Random(0)
     told: list[str] = []
     for i in range(40):
@@ -204,14 +203,33 @@ def damage(folder: Path) -> list[str]:
     return []
 
 
-def test_generators_go_on_where_they_were() -> None:
-    torch.manual_seed(3)
-    random.seed(3)
-    state = rng_state()
-    first = (torch.rand(3), random.random())
-    set_rng_state(state)
-    assert torch.equal(torch.rand(3), first[0])
-    assert random.random() == first[1]
+def test_weights_that_train_are_kept_beside_those_that_are_evaluated(tmp_path: Path) -> None:
+    folder = tmp_path / "epoch_0001"
+    write_checkpoint(folder, progress(1), saved(same=False), HIGH)
+    assert torch.equal(read_state(folder)[1].weights["a"], torch.arange(3.0))
+    assert torch.equal(read_weights(folder)["a"], torch.zeros(3))
+    assert torch.equal(read_average(folder)["a"], torch.zeros(3))
+    write_checkpoint(folder, progress(1), dataclasses.replace(saved(same=False), average={"a": torch.ones(3)}), HIGH)
+    assert torch.equal(read_average(folder)["a"], torch.ones(3))
+
+
+def test_tied_weights_are_written_and_read(tmp_path: Path) -> None:
+    one = torch.arange(4.0)
+    weights = {"a": one, "b": one}
+    write_checkpoint(tmp_path / "epoch_0001", progress(1), Saved(weights, State(weights, {}), same=True), HIGH)
+    assert torch.equal(read_weights(tmp_path / "epoch_0001")["b"], one)
+
+
+def test_one_that_was_not_evaluated_is_gone_on_from_but_never_chosen(tmp_path: Path) -> None:
+    run_dir = RunDir(tmp_path)
+    for select in ("best", "last"):
+        shutil.rmtree(tmp_path)
+        run_dir.claim(RUN.with_values({"train.select": select}))
+        write(run_dir.checkpoint(1), 1)
+        between = dataclasses.replace(progress(1), done_steps=2, step=5)
+        write_checkpoint(run_dir.checkpoint(1, 2), between, saved(), HIGH, evaluated=False)
+        assert LocalCheckpoints(run_dir, HIGH).latest() == run_dir.checkpoint(1, 2)
+        assert run_dir.chosen() == run_dir.checkpoint(1)
 
 
 # --- run directories --------------------------------------------------------------------------------------------------

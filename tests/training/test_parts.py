@@ -23,7 +23,7 @@ from sign_dist.features.spec import FeatureSpec
 from sign_dist.features.store import FeatureStore, pack
 from sign_dist.training.data import Clips, epoch_order
 from sign_dist.training.optim import build_optimizer, lr_at
-from sign_dist.training.strategy import Ddp, OneProcess, bare
+from sign_dist.training.strategy import Ddp, DdpEngine, Engine, OneProcess
 
 OPTIMS = st.builds(
     Optim,
@@ -135,14 +135,25 @@ def process_group() -> Iterator[None]:
     dist.destroy_process_group()
 
 
-def test_one_process_gathers_itself() -> None:
+def optimizer_of(model: nn.Module) -> torch.optim.Optimizer:
+    return build_optimizer(model, Optim(lr=0.1))
+
+
+def moved(engine: Engine, x: torch.Tensor) -> None:
+    for last in (False, True):
+        with engine.part(last=last):
+            engine.backward(engine.model(x).square().sum())
+    assert engine.step(1.0) > 0
+    engine.zero_grad()
+
+
+def test_one_process_gathers_and_adds_itself() -> None:
     strategy = OneProcess()
     model = nn.Linear(2, 2)
-    assert strategy.wrap(model) is model
-    assert bare(model) is model
+    engine = strategy.start(model, optimizer_of)
+    assert engine.model is engine.bare is model
     assert strategy.gather({"a": 1}) == [{"a": 1}]
-    with strategy.no_sync(model):
-        pass
+    assert strategy.sum(torch.ones(2)).tolist() == [1, 1]
 
 
 @pytest.mark.usefixtures("process_group")
@@ -150,12 +161,52 @@ def test_a_group_of_one_needs_no_wrapper() -> None:
     strategy = Ddp("cpu")
     assert (strategy.rank, strategy.world_size) == (0, 1)
     model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
-    assert bare(strategy.wrap(model)) is model
+    assert strategy.start(model, optimizer_of).model is model
     assert strategy.gather(3) == [3]
-    with strategy.no_sync(model):
-        pass
-    wrapped = nn.parallel.DistributedDataParallel(model)
-    assert bare(wrapped) is model
-    with strategy.no_sync(wrapped):
-        wrapped(torch.ones(2, 2)).sum().backward()
-    assert model[0].weight.grad is not None
+    assert strategy.sum(torch.ones(1)).tolist() == [1]
+
+
+@pytest.mark.usefixtures("process_group")
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_an_engine_goes_on_where_its_state_was_taken(wrapped: bool) -> None:
+    def make() -> Engine:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Linear(3, 1))
+        if wrapped:
+            return DdpEngine(model, optimizer_of(model), torch.device("cpu"), 1, 0)
+        return OneProcess().start(model, optimizer_of)
+
+    x = torch.randn(5, 2)
+    one = make()
+    moved(one, x)
+    state = one.state()
+    assert state is not None
+    moved(one, x * 2)
+    other = make()
+    other.load(state)
+    moved(other, x * 2)
+    for (name, a), b in zip(one.bare.state_dict().items(), other.bare.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+
+
+def test_other_weights_are_evaluated_and_the_own_ones_come_back() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    engine = OneProcess().start(model, optimizer_of)
+    own = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    other = {name: tensor + 1 for name, tensor in own.items()}
+    model.train()
+    with engine.alone(other) as alone:
+        assert not alone.training
+        assert all(torch.equal(tensor, other[name]) for name, tensor in alone.state_dict().items())
+        assert all(torch.equal(tensor, other[name]) for name, tensor in engine.whole(alone.state_dict()).items())
+    assert model.training
+    assert all(torch.equal(tensor, own[name]) for name, tensor in model.state_dict().items())
+
+
+def test_a_norm_that_is_no_number_moves_nothing() -> None:
+    model = nn.Linear(2, 1)
+    engine = OneProcess().start(model, optimizer_of)
+    before = model.weight.detach().clone()
+    engine.backward(engine.model(torch.tensor([[float("inf"), 1.0]])).sum())
+    assert not np.isfinite(engine.step(1.0))
+    assert torch.equal(model.weight, before)

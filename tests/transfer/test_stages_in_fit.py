@@ -92,11 +92,12 @@ def train(root: Path, model: nn.Module, *, stop_after: int = 0, task: Islr | Non
     return fit(model, task, clips(12, 0), clips(7, 1), run, strategy=strategy, checkpoints=checkpoints, on_epoch=stop)
 
 
+CLOCK = ("seconds", "clips_per_s", "step_ms", "data_wait_share")
 LORA = {"lora.targets": "body.0 middle", "lora.rank": 2}
 VARIANTS: list[dict[str, Any]] = [
     LORA,
     {**LORA, "unfreeze.stages": 3, "ema": 0.8},
-    {**LORA, "lora.dropout": 0.3, "accumulate": 2},
+    {**LORA, "lora.dropout": 0.3, "parts": 2},
     {"freeze.groups": "body", "unfreeze.stages": 2, "optim.layer_decay": 0.5},
     {"unfreeze.plan": "head; middle", "patience": 1},
 ]
@@ -111,9 +112,7 @@ def test_an_interrupted_run_ends_as_an_undisturbed_one(tmp_path: Path, variant: 
     again = train(tmp_path / "stopped", net(seed=9), **variant)
     last = [RunDir(tmp_path / name).checkpoints()[-1] / "model.safetensors" for name in ("whole", "stopped")]
     assert last[0].read_bytes() == last[1].read_bytes()
-    assert {n: v for n, v in again.items() if n not in ("seconds", "clips_per_s")} == {
-        n: v for n, v in whole.items() if n not in ("seconds", "clips_per_s")
-    }
+    assert {n: v for n, v in again.items() if n not in CLOCK} == {n: v for n, v in whole.items() if n not in CLOCK}
 
 
 @pytest.mark.parametrize("ema", [0.0, 0.8])
@@ -129,8 +128,8 @@ def test_a_checkpoint_holds_merged_weights_that_score_as_was_measured(tmp_path: 
     assert scores["loss"] == pytest.approx(measured["val/loss"], rel=1e-5)
     moved = {name for name, tensor in weights.items() if not torch.equal(tensor, start[name])}
     assert moved == {"body.0.weight", "middle.weight", "head.weight", "head.bias"}, "statistics of what adapters sit on stand still"
-    assert sum(ADAPTER in name for name in state["model"]) == 4
-    assert torch.equal(state["model"]["middle.base_layer.weight"], start["middle.weight"])
+    assert sum(ADAPTER in name for name in state.weights) == 4
+    assert torch.equal(state.weights["middle.base_layer.weight"], start["middle.weight"])
 
 
 @pytest.mark.parametrize("stages", [1, 3])
@@ -158,7 +157,7 @@ def test_parts_without_a_clip_leave_statistics_alone(tmp_path: Path) -> None:
             return super().forward(features, lengths)
 
     model, task = Counting(), Islr(VOCAB)
-    run = Train(epochs=1, batch_size=4, accumulate=4)
+    run = Train(epochs=1, batch_size=4, parts=4)
     checkpoints = LocalCheckpoints(RunDir(tmp_path), task.monitor)
     fit(model, task, clips(9, 0), clips(3, 1), run, strategy=OneProcess(), checkpoints=checkpoints)
     assert seen == [1] * 9

@@ -18,7 +18,7 @@ from sign_dist.data.sample import Sample
 from sign_dist.data.vocab import Vocab
 from sign_dist.tasks.islr import Islr
 from sign_dist.tasks.task import Example
-from sign_dist.training.checkpoint import Progress
+from sign_dist.training.checkpoint import Progress, Saved
 from sign_dist.training.loop import fit
 from sign_dist.training.strategy import Ddp, OneProcess, Strategy
 from sign_dist.transfer.freeze import groups_of
@@ -73,9 +73,9 @@ class Kept:
     def latest(self) -> Path | None:
         return None
 
-    def report(self, metrics: Any, progress: Progress, state: dict[str, Any] | None, weights: dict[str, Tensor] | None) -> None:
-        if weights is not None:
-            self.weights.append({name: tensor.clone() for name, tensor in weights.items()})
+    def report(self, metrics: Any, progress: Progress, saved: Saved | None) -> None:
+        if saved is not None:
+            self.weights.append({name: tensor.clone() for name, tensor in saved.model.items()})
 
 
 def trained(strategy: Strategy, model: nn.Module, *, stages: int) -> tuple[list[dict[str, Tensor]], list[dict[str, float]]]:
@@ -92,7 +92,9 @@ def trained(strategy: Strategy, model: nn.Module, *, stages: int) -> tuple[list[
         settings,
         strategy=strategy,
         checkpoints=kept,
-        on_epoch=lambda line: told.append({n: v for n, v in line.items() if n not in ("seconds", "clips_per_s")}),
+        on_epoch=lambda line: told.append(
+            {n: v for n, v in line.items() if n not in ("seconds", "clips_per_s", "step_ms", "data_wait_share")}
+        ),
     )
     return kept.weights, told
 
