@@ -28,6 +28,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import sign_dist
 from sign_dist.errors import ServiceError, VideoError
+from sign_dist.inference.answers import answer_json
 from sign_dist.inference.meter import Meter
 from sign_dist.inference.problems import PROBLEMS, RETRY_AFTER_S, ApiError, Problem
 from sign_dist.inference.upload import Limits, UploadError, receive_video, sweep_leftovers
@@ -87,6 +88,42 @@ class Recognition(BaseModel):
     request_id: str
 
 
+class Glosses(BaseModel):
+    glosses: list[str] = Field(description="Written labels in the order they are signed", examples=[["I", "BOOK", "READ"]])
+    score: float | None = Field(description="Probability, 0 to 1", examples=[0.71])
+
+
+class GlossRecognition(BaseModel):
+    model: str = Field(description="Name and digest of the model", examples=["cslr-3f9a1c20"])
+    glosses: list[str] = Field(description="The best sequence of glosses; empty if nothing was recognised")
+    results: list[Glosses] = Field(description="The `k` best sequences, best first")
+    timing_ms: Timing
+    request_id: str
+
+
+class Sentence(BaseModel):
+    sentence: str = Field(description="A translation", examples=["I read the book."])
+    score: float | None = Field(description="Log-probability, as the search ranks it", examples=[-0.41])
+
+
+class Translation(BaseModel):
+    model: str = Field(description="Name and digest of the model", examples=["slt-3f9a1c20"])
+    sentence: str = Field(description="The best translation")
+    results: list[Sentence] = Field(description="The `k` best translations, best first; none where the search keeps only one")
+    timing_ms: Timing
+    request_id: str
+
+
+# What an answer looks like, by task.
+ANSWERS: dict[str, type[Recognition | GlossRecognition | Translation]] = {
+    "islr": Recognition,
+    "cslr": GlossRecognition,
+    "slt": Translation,
+}
+SHOWN = {"islr": "one sign", "cslr": "one sentence", "slt": "one sentence"}
+WANTED = {"islr": "the glosses it may be", "cslr": "its glosses", "slt": "its translation"}
+
+
 class Model(BaseModel):
     model: str = Field(description="Name and digest of the model")
     facts: dict[str, Any] = Field(description="Task, vocabulary size, scores and origin of the model")
@@ -97,8 +134,8 @@ class State(BaseModel):
     status: str = Field(examples=["ok"])
 
 
-def build_api(service: Recognizer, *, limits: Limits | None = None) -> FastAPI:
-    """The web application around a recognizer: endpoints, page, metrics, errors."""
+def build_api(service: Recognizer, *, limits: Limits | None = None, task: str = "islr") -> FastAPI:
+    """The web application around a recognizer: endpoints, page, metrics, errors. `task` decides what answers look like."""
     limits = limits or Limits()
     meter = Meter()
     pages = {name: (PAGE / name).read_text(encoding="utf-8") for name in ("index.html", "docs.html")}
@@ -111,7 +148,7 @@ def build_api(service: Recognizer, *, limits: Limits | None = None) -> FastAPI:
     app = FastAPI(
         title="Sign recognition",
         version=sign_dist.__version__,
-        description=DESCRIPTION.format(limits=limits, mib=limits.max_bytes / 2**20),
+        description=DESCRIPTION.format(limits=limits, mib=limits.max_bytes / 2**20, shown=SHOWN[task], wanted=WANTED[task]),
         lifespan=lifespan,
         # FastAPI's own pages load their scripts from another server.
         docs_url=None,
@@ -124,16 +161,17 @@ def build_api(service: Recognizer, *, limits: Limits | None = None) -> FastAPI:
     @app.post(
         RECOGNIZE,
         tags=["recognition"],
-        summary="Name the sign in a video",
-        response_description="The best glosses with their probabilities",
+        summary="Name the sign in a video" if task == "islr" else "Say what is signed in a video",
+        response_model=ANSWERS[task],
+        response_description="The best answer, and others with their scores",
         responses=_problems(400, 408, 413, 415, 422, 500, 503, 504),
         openapi_extra={"requestBody": UPLOAD_BODY},
     )
     async def recognize(
         request: Request,
-        k: Annotated[int, Query(ge=1, le=MAX_K, description="How many glosses to return at most")] = 5,
-    ) -> Recognition:
-        """Send one short video with one sign in it as the field `video` of a multipart form.
+        k: Annotated[int, Query(ge=1, le=MAX_K, description="How many answers to return at most")] = 5,
+    ) -> BaseModel:
+        """Send one short video as the field `video` of a multipart form.
 
         The file's name and declared type do not matter, its bytes do: MP4, MOV, WebM, MKV, AVI, MPEG, WMV, FLV, Ogg
         and GIF are read. It is deleted as soon as the request is answered.
@@ -157,10 +195,10 @@ def build_api(service: Recognizer, *, limits: Limits | None = None) -> FastAPI:
             "total": time.perf_counter() - begun,
         }
         meter.answered(timing, answer.batch_size)
-        return Recognition(
+        said = answer_json(task, answer.prediction, k)
+        return ANSWERS[task](
             model=answer.model,
-            hypothesis=answer.prediction.hypothesis,
-            results=[Result(gloss=gloss, score=score) for gloss, score in answer.prediction.scores[:k]],
+            **({"hypothesis": said["gloss"], "results": said["results"]} if task == "islr" else said),
             timing_ms=Timing(**{part: round(seconds * 1e3, 2) for part, seconds in timing.items()}),
             request_id=_request_id(request),
         )
@@ -356,7 +394,7 @@ UPLOAD_BODY = {
 }
 
 DESCRIPTION = """\
-Send a short video of one sign, get the glosses it may be, best first.
+Send a short video of {shown}, get {wanted}, best first.
 
 ```
 curl -F video=@sign.mp4 'http://127.0.0.1:8000/v1/recognize?k=5'

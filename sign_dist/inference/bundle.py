@@ -2,26 +2,33 @@
 
 import dataclasses
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
+from safetensors import safe_open
 
 from sign_dist.config.base import Settings
+from sign_dist.config.data import Data
 from sign_dist.config.model import Model
+from sign_dist.config.run import Decode, Run, TaskName
 from sign_dist.data.layout import DatasetDir, write_json
 from sign_dist.data.vocab import Vocab
 from sign_dist.errors import RunError, SettingsError
 from sign_dist.features.encode import NO_FILES, EncoderFiles, find_files
 from sign_dist.features.spec import FeatureSpec
 from sign_dist.features.store import FeatureStore
+from sign_dist.inference.model_card import model_card
+from sign_dist.inference.text_files import pack_text_files, unpack_text_files
+from sign_dist.tasks.build import vocab_of
 from sign_dist.training.checkpoint import read_weights
 from sign_dist.training.record import environment
 from sign_dist.training.run_dir import RunDir, progress_of
-from sign_dist.transfer.load import file_digest
+from sign_dist.transfer.weights_file import file_digest
 
-FORMAT = 1
+FORMAT = 2
 
 
 class BundleFacts(Settings):
@@ -29,19 +36,27 @@ class BundleFacts(Settings):
 
     format: int = Field(default=FORMAT, ge=1)
     name: str
-    task: str
+    task: TaskName
     model: Model
+    decode: Decode = Decode()
     feature_shape: tuple[int, ...]
     spec: FeatureSpec
     weights_sha256: str
-    vocab_size: int
+    vocab_size: int = 0
+    """Glosses that it can answer; 0 for a model that writes text."""
     metrics: dict[str, Any] = {}
     provenance: dict[str, Any] = {}
+
+    def run(self) -> Run:
+        """As much of the run as answering needs: what was only for training has its defaults."""
+        data = Data(root=self.name, features=self.spec.features)
+        return Run(task=self.task, data=data, model=self.model, decode=self.decode)
 
 
 @dataclasses.dataclass(frozen=True)
 class Bundle:
-    """A bundle folder: `bundle.json`, `weights.safetensors`, `vocab.txt`, and the encoder's model files in `encoder/`."""
+    """A bundle folder: `bundle.json`, `weights.safetensors`, `MODEL_CARD.md`, `vocab.txt` where the task has classes, the encoder's
+    model files in `encoder/`, and in `text/` the tokenizer and the shape of a text model that came from elsewhere."""
 
     root: Path
 
@@ -56,6 +71,19 @@ class Bundle:
     @property
     def vocab_file(self) -> Path:
         return self.root / "vocab.txt"
+
+    @property
+    def card_file(self) -> Path:
+        return self.root / "MODEL_CARD.md"
+
+    @property
+    def vocab(self) -> Vocab | None:
+        """The glosses it can answer; None for a model that writes text."""
+        return Vocab.read(self.vocab_file) if self.vocab_file.exists() else None
+
+    @property
+    def text(self) -> Path:
+        return self.root / "text"
 
     @property
     def encoder(self) -> Path:
@@ -80,7 +108,7 @@ class Bundle:
             )
         if file_digest(self.weights_file) != facts.weights_sha256:
             raise RunError(f"the weights of bundle {str(self.root)!r} were changed or damaged: export the run again")
-        return facts
+        return facts.model_copy(update={"model": unpack_text_files(facts.model, self.text)})
 
     def encoder_files(self, facts: BundleFacts) -> EncoderFiles:
         """The encoder's model files that travel with the bundle.
@@ -124,17 +152,19 @@ def export(run_dir: RunDir, out: Path | None = None) -> Bundle:
         shutil.copyfile(path, part.encoder / f"{role}{path.suffix}")
     read_weights(chosen)  # a damaged checkpoint must not become a bundle
     shutil.copyfile(chosen / "model.safetensors", part.weights_file)
-    vocab = Vocab.read(dataset.vocab_file)
-    vocab.write(part.vocab_file)
+    vocab = vocab_of(run.task, dataset)
+    if vocab:
+        vocab.write(part.vocab_file)
     progress = progress_of(chosen)
     facts = BundleFacts(
         name=run_dir.root.resolve().name,
         task=run.task,
-        model=run.model,
+        model=pack_text_files(run.model, part.text),
+        decode=run.decode,
         feature_shape=shape[1:],
         spec=spec,
         weights_sha256=file_digest(part.weights_file),
-        vocab_size=len(vocab),
+        vocab_size=len(vocab) if vocab else 0,
         metrics={name: value for name, value in progress["metrics"].items() if name.startswith(("val/", "epoch"))},
         provenance={
             "run": run.digest(),
@@ -147,6 +177,7 @@ def export(run_dir: RunDir, out: Path | None = None) -> Bundle:
         },
     )
     write_json(part.facts_file, facts.model_dump(mode="json"))
+    part.card_file.write_text(_card(run_dir, run, facts, part.weights_file), encoding="utf-8")
     old = bundle.root.with_name(f".{bundle.root.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if bundle.root.exists():
@@ -154,3 +185,35 @@ def export(run_dir: RunDir, out: Path | None = None) -> Bundle:
     fresh.rename(bundle.root)
     shutil.rmtree(old, ignore_errors=True)
     return bundle
+
+
+def num_parameters(weights: Path) -> int:
+    """Numbers in a .safetensors file, whose tensors are not read for it; running statistics of norms are among them."""
+    with safe_open(weights, framework="pt") as file:
+        return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118 (it is no dict)
+
+
+def _card(run_dir: RunDir, run: Run, facts: BundleFacts, weights: Path) -> str:
+    """The model card: with the scores of the newest evaluation of this very checkpoint, those of test first."""
+    for path in sorted(
+        run_dir.root.glob("eval/*/report.json"), key=lambda path: (path.parent.name != "test", -path.stat().st_mtime)
+    ):
+        report = json.loads(path.read_text(encoding="utf-8"))
+        if report.get("facts", {}).get("size", {}).get("weights_sha256") == facts.weights_sha256:
+            return model_card(report, title=facts.name)
+    dataset = facts.provenance["dataset"]
+    known = {
+        "dataset": dataset,
+        "split": dataset["split"] | {"clips": dataset["counts"]},
+        "model": run.model.model_dump(mode="json"),
+        "features": {"name": facts.provenance["features"]},
+        "size": {
+            "parameters": num_parameters(weights),
+            "weights_bytes": weights.stat().st_size,
+            "weights_sha256": facts.weights_sha256,
+        },
+        "decode": run.decode.model_dump() if run.task != "islr" else {},
+        "training": {"run digest": run.digest(), "checkpoint": facts.provenance["checkpoint"], "chosen by": run.train.select},
+        "software": facts.provenance["environment"],
+    }
+    return model_card(None, title=facts.name, facts=known, task=run.task)

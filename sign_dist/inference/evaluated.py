@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from sign_dist.data.layout import written_whole
-from sign_dist.data.sample import Sample
 from sign_dist.errors import DataError
 
 
@@ -49,11 +48,6 @@ class Evaluated:
     def confidence(self) -> float:
         """Score of the answer, NaN if it has none."""
         return dict(self.scores).get(self.answer, math.nan)
-
-
-def reference_of(task: str, sample: Sample) -> str:
-    """What a clip shows as its task asks for it: the gloss or glosses, for `slt` the translation."""
-    return sample.translation if task == "slt" else sample.gloss
 
 
 def write_predictions(path: Path, evaluated: Iterable[Evaluated]) -> None:

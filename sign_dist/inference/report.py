@@ -66,10 +66,11 @@ def build_report(
     twice = [id_ for id_, count in collections.Counter(e.id for e in evaluated).items() if count > 1]
     if twice:
         raise DataError(f"clips stand twice among the answers: {', '.join(twice[:5])}: evaluate each clip once")
-    if not any(e.reference for e in evaluated):
+    if not any(e.reference.strip() for e in evaluated):
         what = "translations" if task == "slt" else "glosses"
         raise DataError(f"no clip of this split has a reference for task {task!r}: choose a split whose manifest has {what}")
     failed = [e for e in evaluated if e.error]
+    scored = [e for e in evaluated if e.reference.strip() or task != "slt"]
     match task:
         case "islr":
             part = islr_part(evaluated, vocabulary=vocabulary, seed=seed, min_signers=MIN_SIGNERS)
@@ -78,13 +79,16 @@ def build_report(
             part = cslr_part(evaluated, vocabulary=vocabulary, seed=seed, min_signers=MIN_SIGNERS)
             cautions = part["findings"]
         case "slt":
-            part = slt_part(evaluated, language=language, seed=seed, min_signers=MIN_SIGNERS)
+            part = slt_part(scored, language=language, seed=seed, min_signers=MIN_SIGNERS)
             cautions = part["findings"]
+            if left_out := len(evaluated) - len(scored):
+                cautions = [f"{left_out} of {len(evaluated)} clips have no translation: they are in no score", *cautions]
         case _:
             raise ValueError(f"no task {task!r}: it is islr, cslr or slt")
     report = {
         "task": task,
         "clips": len(evaluated),
+        "scored": len(scored),
         "failed": len(failed),
         **part,
         "policy": str(_find(facts, "policy") or ""),
@@ -140,8 +144,6 @@ def _cautions(evaluated: Sequence[Evaluated]) -> list[str]:
     failed = sum(bool(e.error) for e in evaluated)
     if failed:
         found.append(f"{failed} of {len(evaluated)} clips could not be recognised at all: they count as wrong")
-    if unnamed := sum(not e.reference for e in evaluated):
-        found.append(f"{unnamed} of {len(evaluated)} clips have no reference: whatever is answered to them counts as wrong")
     if len(evaluated) < FEW_CLIPS:
         found.append(f"{len(evaluated)} clips are few: a difference smaller than the interval means nothing")
     signers = {e.signer for e in evaluated if e.signer}

@@ -1,32 +1,44 @@
-"""Ray Data: a split of a run's dataset through many copies of its model."""
+"""Ray Data: a split of a run's dataset through many copies of its model, and the report on what they answer."""
 
 import json
+import math
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from ray.data import ActorPoolStrategy
 
 from sign_dist.config.run import Run
+from sign_dist.data.corpora import CORPORA
 from sign_dist.data.layout import DatasetDir
 from sign_dist.data.leaks import shared_with_training
 from sign_dist.data.manifest import read_manifest
-from sign_dist.data.privacy import shows_people
+from sign_dist.data.privacy import level_of, shows_people
 from sign_dist.data.sample import Sample
-from sign_dist.data.vocab import Vocab
 from sign_dist.features.store import FeatureStore
-from sign_dist.inference.report import Evaluated, build_report, write_report
+from sign_dist.inference.bundle import num_parameters
+from sign_dist.inference.evaluated import Evaluated
+from sign_dist.inference.report import build_report, write_report
 from sign_dist.models.build import build_model
 from sign_dist.on_ray.clips import from_rows
 from sign_dist.on_ray.cluster import num_cpus, num_gpus
-from sign_dist.tasks.build import build_task, num_classes_of
-from sign_dist.tasks.task import Example
+from sign_dist.tasks.build import LANGUAGES, build_task, num_classes_of, reference_of, vocab_of
+from sign_dist.tasks.task import Example, Prediction
 from sign_dist.training.checkpoint import read_weights
+from sign_dist.training.curves import read_metrics
 from sign_dist.training.record import environment
 from sign_dist.training.run_dir import RunDir
+from sign_dist.transfer.weights_file import file_digest
 
 CLIPS_PER_BATCH = 32
+# Of each batch so many clips are answered one at a time, for the time per clip; the others share a call, which is quicker.
+TIMED_PER_BATCH = 4
+MOST_ANSWERS = 10
+# What a dataset may say of its corpus, and what the preset of the corpus calls it.
+CORPUS_FACTS = {"title": "title", "licence": "licence", "origin": "origin", "language": "language", "text_language": "text"}
 
 
 def evaluate_split(run_dir: RunDir, split: str) -> list[Evaluated]:
@@ -36,6 +48,11 @@ def evaluate_split(run_dir: RunDir, split: str) -> list[Evaluated]:
         RunError: the run has no checkpoint.
         DataError: no such split, or its features are missing.
     """
+    return _answers(run_dir, split)[0]
+
+
+def _answers(run_dir: RunDir, split: str) -> tuple[list[Evaluated], dict[str, Any]]:
+    """The answers of `evaluate_split`, and where they were computed."""
     run, chosen = run_dir.run(), run_dir.chosen()
     dataset = DatasetDir(Path(run.data.root))
     samples = read_manifest(dataset, split)
@@ -50,13 +67,16 @@ def evaluate_split(run_dir: RunDir, split: str) -> list[Evaluated]:
         num_cpus=1 if gpus else 0.7,
         num_gpus=1 if gpus else 0,
     )
-    found = {int(row["index"]): json.loads(row["answer"]) for row in answers.iter_rows()}
+    found: dict[int, dict[str, Any]] = {}
+    threads = 0
+    for row in answers.iter_rows():
+        found[int(row["index"])] = json.loads(row["answer"])
+        threads = int(row["threads"])
     # Without the videos' place the report shows no picture of anyone.
     videos = dataset.videos_root() if shows_people(dataset) else None
-    return [
-        _evaluated(s, found.get(i, {"error": "crashed: the process that held this clip died"}), videos)
-        for i, s in enumerate(samples)
-    ]
+    crashed = {"error": "crashed: the process that held this clip died"}
+    evaluated = [_evaluated(run.task, s, found.get(i, crashed), videos) for i, s in enumerate(samples)]
+    return evaluated, {"device": "gpu" if gpus else "cpu", "threads": threads}
 
 
 def evaluate_run(root: Path, split: str) -> tuple[Path, dict[str, Any]]:
@@ -69,44 +89,70 @@ def evaluate_run(root: Path, split: str) -> tuple[Path, dict[str, Any]]:
     run_dir = RunDir(root)
     run, chosen = run_dir.run(), run_dir.chosen()
     dataset = DatasetDir(Path(run.data.root))
-    evaluated = evaluate_split(run_dir, split)
-    facts = dataset.facts()
+    evaluated, timing = _answers(run_dir, split)
+    vocab = vocab_of(run.task, dataset)
     report = build_report(
         evaluated,
-        facts={
-            "split": {
-                "evaluated": split,
-                "policy": facts["split"]["policy"],
-                "clips": facts["counts"],
-                "leaks allowed": run.data.allow_leaks,
-                "warnings": [
-                    *shared_with_training(dataset, run.data.train_split, split),
-                    *facts["warnings"],
-                    *_selection(run, split),
-                ],
-            },
-            "dataset": {"corpus": facts["corpus"], "dataset digest": facts["digest"], "rejected": facts["rejected"]},
-            "features": FeatureStore.find(dataset, run.data.features, shared=run.data.store).spec().to_json(),
-            "model": run.model.model_dump(mode="json"),
-            "training": {
-                "run digest": run.digest(),
-                "checkpoint": chosen.name,
-                "chosen by": run.train.select,
-                "seed": run.train.seed,
-            },
-            "software": environment(),
-        },
-        vocabulary=Vocab.read(dataset.vocab_file).glosses,
+        task=run.task,
+        facts=report_facts(run_dir, chosen, split) | {"timing": timing},
+        vocabulary=vocab.glosses if vocab else (),
+        language=LANGUAGES.get(str(dataset.facts().get("text_language", "")), "other"),
+        training=read_metrics(run_dir.metrics_file) if run_dir.metrics_file.exists() else (),
     )
     name = f"{run_dir.root.resolve().name}: {split}"
-    page = write_report(run_dir.eval(split), evaluated, report, metrics_jsonl=run_dir.metrics_file, title=name)
+    page = write_report(run_dir.eval(split), evaluated, report, title=name)
     return page, report
+
+
+def report_facts(run_dir: RunDir, chosen: Path, split: str) -> dict[str, Any]:
+    """Where the numbers of a report come from."""
+    run = run_dir.run()
+    dataset = DatasetDir(Path(run.data.root))
+    facts = dataset.facts()
+    preset = CORPORA.get(str(facts.get("reader", "")))
+    weights = chosen / "model.safetensors"
+    return {
+        "split": {
+            "evaluated": split,
+            "policy": facts["split"]["policy"],
+            "clips": facts["counts"],
+            "leaks allowed": run.data.allow_leaks,
+            "warnings": [
+                *shared_with_training(dataset, run.data.train_split, split),
+                *facts["warnings"],
+                *_selection(run, split),
+            ],
+        },
+        "dataset": {
+            "corpus": facts["corpus"],
+            **{name: facts.get(name) or getattr(preset, known, "") for name, known in CORPUS_FACTS.items()},
+            "privacy": level_of(dataset),
+            "dataset digest": facts["digest"],
+            "rejected": facts["rejected"],
+        },
+        "features": FeatureStore.find(dataset, run.data.features, shared=run.data.store).spec().to_json(),
+        "model": run.model.model_dump(mode="json"),
+        "size": {
+            "parameters": num_parameters(weights),
+            "weights_bytes": weights.stat().st_size,
+            "weights_sha256": file_digest(weights),
+        },
+        "decode": run.decode.model_dump() if run.task != "islr" else {},
+        "training": {
+            "run digest": run.digest(),
+            "checkpoint": chosen.name,
+            "chosen by": run.train.select,
+            "started from": run.train.start_from or getattr(run.model, "weights", ""),
+            "seed": run.train.seed,
+        },
+        "software": environment(),
+    }
 
 
 def _selection(run: Run, split: str) -> list[str]:
     if split == run.data.train_split:
         return ["These clips were trained on: the scores say how well they were learned, not how well signs are recognised."]
-    if split == run.data.val_split and run.train.select == "best":
+    if split == run.data.val_split and run.train.select == "best" and run.train.epochs:
         return ["The checkpoint was chosen on these very clips: the scores are too good. Report another split."]
     return []
 
@@ -118,40 +164,66 @@ class _PredictRows:
         dataset = DatasetDir(Path(run.data.root))
         self._reader = FeatureStore.find(dataset, run.data.features, shared=run.data.store).reader()
         self._samples, self._device = samples, torch.device(device)
-        vocab = Vocab.read(dataset.vocab_file)
+        vocab = vocab_of(run.task, dataset)
         self._task = build_task(run, vocab)
         shape = next(self._reader.features(k).shape for k in self._reader.keys if not self._reader.error(k))
         self._model = build_model(run.model, num_classes=num_classes_of(run.task, vocab), feature_shape=shape[1:])
         self._model.load_state_dict(read_weights(checkpoint))
         self._model.to(self._device).eval()
+        self._warm = False
 
     @torch.inference_mode()
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         answers: list[dict[str, Any]] = [{} for _ in batch["key"]]
         sound: list[int] = []
+        examples: dict[int, Example] = {}
         for i, key in enumerate(batch["key"]):
-            if error := ("not extracted" if key not in self._reader else self._reader.error(key)):
+            sample = self._samples[batch["index"][i]]
+            if error := "not extracted" if key not in self._reader else self._reader.error(key):
                 answers[i] = {"error": error}
             else:
                 sound.append(i)
-        if sound:
-            examples = [Example(self._samples[batch["index"][i]], self._reader.features(batch["key"][i])) for i in sound]
-            collated = self._task.collate(examples).to(self._device)
-            _, outputs = self._task.losses(self._model, collated)
-            for i, prediction in zip(sound, self._task.decode(outputs, collated, k=10), strict=True):
-                answers[i] = {"hypothesis": prediction.hypothesis, "scores": prediction.scores}
-        return {"index": batch["index"], "answer": [json.dumps(answer) for answer in answers]}
+                examples[i] = Example(sample, self._reader.features(key))
+        if sound and not self._warm:  # what is done once only, such as choosing kernels, is no clip's time
+            self._predict([examples[sound[0]]])
+            self._warm = True
+        # Evenly over the batch, so that short and long clips are timed alike.
+        alone = (
+            {sound[int(k)] for k in np.linspace(0, len(sound) - 1, min(TIMED_PER_BATCH, len(sound))).round()} if sound else set()
+        )
+        for i in alone:
+            begun = time.perf_counter()
+            (prediction,) = self._predict([examples[i]])
+            answers[i] = {**_answer(prediction), "model_s": time.perf_counter() - begun}
+        if together := [i for i in sound if i not in alone]:
+            for i, prediction in zip(together, self._predict([examples[i] for i in together]), strict=True):
+                answers[i] = _answer(prediction)
+        return {
+            "index": batch["index"],
+            "answer": [json.dumps(answer) for answer in answers],
+            "threads": [torch.get_num_threads()] * len(answers),
+        }
+
+    def _predict(self, examples: Sequence[Example]) -> list[Prediction]:
+        collated = self._task.collate(examples).to(self._device)
+        _, outputs = self._task.losses(self._model, collated)
+        return self._task.decode(outputs, collated, k=MOST_ANSWERS)
 
 
-def _evaluated(sample: Sample, answer: dict[str, Any], videos: Path | None) -> Evaluated:
+def _answer(prediction: Prediction) -> dict[str, Any]:
+    return {"hypothesis": prediction.hypothesis, "scores": prediction.scores}
+
+
+def _evaluated(task: str, sample: Sample, answer: dict[str, Any], videos: Path | None) -> Evaluated:
     return Evaluated(
         id=sample.id,
-        reference=sample.gloss,
+        reference=reference_of(task, sample),
         hypothesis=answer.get("hypothesis", ""),
-        scores=tuple((gloss, score) for gloss, score in answer.get("scores", ())),
+        scores=tuple((label, score) for label, score in answer.get("scores", ())),
         signer=sample.signer,
         video_path=str(videos / sample.video_path) if videos else "",
         start_s=sample.start_s,
         end_s=sample.end_s,
         error=answer.get("error", ""),
+        model_s=answer.get("model_s", math.nan),
     )

@@ -139,7 +139,7 @@ class Replica:
         self._predict.set_batch_wait_timeout_s(self._args.batch_wait_ms / 1e3)  # pyright: ignore[reportAttributeAccessIssue]
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        app = build_api(self, limits=self._args.limits)
+        app = build_api(self, limits=self._args.limits, task=str(self._predictor.facts.get("task", "islr")))
         app.add_middleware(OneRequestId)
         return app
 
