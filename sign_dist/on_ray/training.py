@@ -7,6 +7,7 @@ all of them see.
 
 import contextlib
 import gc
+import logging
 import shutil
 import threading
 from collections.abc import Callable, Generator
@@ -26,9 +27,11 @@ from sign_dist.config.run import Run
 from sign_dist.data.layout import DatasetDir, write_json
 from sign_dist.data.leaks import refuse_leaks
 from sign_dist.errors import RunError, ServiceError, SignDistError
+from sign_dist.metrics.diagnose import Finding
 from sign_dist.on_ray.cluster import num_cpus, num_gpus
 from sign_dist.on_ray.teacher import ask_teacher
 from sign_dist.tasks.build import build_task, num_classes_of, vocab_of
+from sign_dist.tasks.cslr import Cslr
 from sign_dist.training.checkpoint import LocalCheckpoints
 from sign_dist.training.curves import plot_curves
 from sign_dist.training.data import Clips
@@ -42,6 +45,8 @@ from sign_dist.training.strategy import Strategy
 from sign_dist.training.teacher import check_teacher, with_absolute_teacher
 
 OnEpoch = Callable[[dict[str, float]], None]
+
+logger = logging.getLogger(__name__)
 
 
 def train(
@@ -68,6 +73,8 @@ def train(
     _check_resources(run, use_gpu)
     ask_teacher(run)
     facts = {**facts_of(run, *clips), "device": "gpu" if use_gpu else "cpu", "weights": [str(each) for each in taken]}
+    for finding in facts["findings"]:
+        logger.warning("%s: %s", run.data.train_split, finding)
     write_environment(run_dir, facts)
     shutil.rmtree(run_dir.root / "ray", ignore_errors=True)  # of an attempt that died; our checkpoints are what counts
     resources = {"CPU": run.scale.cpus_per_worker} | ({"GPU": 1.0} if use_gpu else {})
@@ -118,8 +125,18 @@ def facts_of(run: Run, train_clips: Clips, val_clips: Clips) -> dict[str, Any]:
         "train_clips": len(train_clips),
         "val_clips": len(val_clips),
         "clips_without_features": [s.id for clips in (train_clips, val_clips) for s, _ in clips.failed],
+        "findings": [str(finding) for finding in findings_of(run, train_clips)],
         "workers": run.scale.workers,
     }
+
+
+def findings_of(run: Run, clips: Clips) -> list[Finding]:
+    """What keeps clips from being learned, of gloss sequences: labels that do not fit into their steps."""
+    if run.task != "cslr":
+        return []
+    task = build_task(run, vocab_of(run.task, DatasetDir(Path(run.data.root))))
+    assert isinstance(task, Cslr)
+    return task.findings(clips[i] for i in range(len(clips)))
 
 
 def finish(run_dir: RunDir) -> dict[str, Any]:
