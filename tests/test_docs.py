@@ -202,7 +202,7 @@ def test_the_reader_of_the_example_reads(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("folder", ["jobs", "tune_spaces"])
 def test_every_file_that_can_be_chosen_is_listed(folder: str) -> None:
-    files = {f"`{path.name}`" for path in (ROOT / folder).glob("*.py")}
+    files = {f"`{path.relative_to(ROOT / folder).as_posix()}`" for path in (ROOT / folder).rglob("*.py")}
     assert {row.split("|")[1].strip() for row in rows_of(f"{folder}/README.md", "file")} == files
 
 

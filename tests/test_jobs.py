@@ -21,7 +21,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "video_cnn": {"model.width": 8, "model.depth": 1},
     "signhiera": {"model.preset": "tiny", "model.weights": ""},
     "i3d": {"model.weights": ""},
-    "temporal_i3d": {},
+    "temporal_i3d": {"model.weights": "", "model.channels": 0.1},
     "ctc_student": {},
     "cslr_head": {},
     "translator": {},
@@ -43,6 +43,7 @@ def world_of(run: Run) -> str:
 def small(run: Run) -> Run:
     """The run with a small model and small features, for one epoch on the CPU."""
     values = SMALL[run.model.kind] | {"train.epochs": min(run.train.epochs, 1), "scale.device": "cpu", "train.start_from": ""}
+    values |= {"train.distill.teacher": "", "train.distill.unlabelled": ""}  # tests/training/test_distillation.py has teachers
     match run.data.features.kind:
         case "frames":
             values |= {"data.features.num_frames": 8, "data.features.size_px": 64 if run.model.kind == "signhiera" else 32}

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from sign_dist.config.recipe import Recipe, load_recipe
 from sign_dist.config.run import Run
 from sign_dist.config.source import call, load_run
 
@@ -16,7 +17,15 @@ def files(folder: str) -> list[Path]:
     return found
 
 
-@pytest.mark.parametrize("path", files("jobs"), ids=lambda path: path.stem)
+JOBS = [*files("jobs"), *files("jobs/synthetic")]
+RECIPES = files("jobs/recipes")
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).with_suffix("").as_posix()
+
+
+@pytest.mark.parametrize("path", JOBS, ids=name_of)
 def test_a_job_is_a_run_with_a_docstring(path: Path) -> None:
     run = load_run(path)
     assert Run.from_tree(run.model_dump(mode="json")) == run
@@ -25,7 +34,14 @@ def test_a_job_is_a_run_with_a_docstring(path: Path) -> None:
 
 
 def test_no_two_jobs_are_the_same_run() -> None:
-    assert len({load_run(path).digest() for path in files("jobs")}) == len(files("jobs"))
+    assert len({load_run(path).digest() for path in JOBS}) == len(JOBS)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=name_of)
+def test_a_recipe_can_be_followed(path: Path) -> None:
+    recipe = load_recipe(path, ["*.train.epochs=2"])
+    assert Recipe.from_tree(recipe.model_dump(mode="json")) == recipe
+    assert path.read_text(encoding="utf-8").startswith('"""')
 
 
 @pytest.mark.ray
@@ -35,7 +51,7 @@ def test_a_space_names_settings_of_every_job(path: Path) -> None:
 
     space = call(path, "space")
     assert space
-    for job in files("jobs"):
+    for job in JOBS:
         check_space(load_run(job), space)
 
 

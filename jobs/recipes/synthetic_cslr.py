@@ -1,8 +1,8 @@
 """Gloss sequences of the synthetic world: a teacher, and a small network that looks back only, without it and from it.
 
 The corpus is landmark tracks of 960 sentences, so nothing is drawn or detected; splits are by signer. The student learns from
-the teacher only if that is no worse than the student that learned alone (`train.distill.student_run`), else the recipe ends there and
-says so.
+the teacher only if that is no worse than the student that learned alone (`train.distill.student_run`); else the recipe ends
+there and says so.
 """
 
 from pathlib import Path
