@@ -60,6 +60,8 @@ TABLE = {
         TEMPORAL,
         "test_losses_of_a_student_of_gloss_sequences",
         "test_losses_of_a_student_of_single_signs",
+        "test_losses_of_the_task_around_gloss_sequences",
+        "test_losses_of_the_task_around_single_signs",
     ),
     "seed_teacher_counts.json": (
         TEMPORAL,

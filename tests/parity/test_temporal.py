@@ -11,10 +11,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sign_dist.data.vocab import Vocab
 from sign_dist.models.cslr import FRONT_FRAMES, CslrHead, num_steps, pad_clips, padded_length
 from sign_dist.models.distillation import blend, divergence, soft_clip_loss, soft_frame_loss
 from sign_dist.models.i3d import normalise_frames
 from sign_dist.models.temporal_i3d import PRESETS, TemporalI3d
+from sign_dist.tasks.cslr import Cslr
+from sign_dist.tasks.distill import Distilled, Terms
+from sign_dist.tasks.islr import Islr
+from sign_dist.tasks.task import Batch
+from sign_dist.tasks.teacher import Teacher
 from sign_dist.transfer.freeze import plan_of
 from sign_dist.transfer.kernels import adapt_kernel
 from sign_dist.transfer.schedule import stage_of
@@ -158,6 +164,99 @@ def test_losses_of_a_student_of_single_signs(case: dict[str, Any], dtype: torch.
     assert soft.item() == close(case["soft"])
     assert hard.item() == close(case["hard_cross_entropy"])
     assert blend(soft, hard, case["alpha"]).item() == close(case["total"])
+
+
+class Answer(torch.nn.Module):
+    """A model whose answer is given: logits (B, T, V) and lengths, or (B, V)."""
+
+    def __init__(self, logits: Tensor, lengths: Tensor | None = None) -> None:
+        super().__init__()
+        self.logits = torch.nn.Parameter(logits)
+        self.lengths = lengths
+
+    def forward(self, features: Tensor, lengths: Tensor) -> Any:
+        return self.logits if self.lengths is None else (self.logits, self.lengths)
+
+
+class MeanCtc(Cslr):
+    """CTC of each clip divided by the length of its label, in the logits' own precision: torch's `mean`."""
+
+    def losses(self, model: Any, batch: Batch) -> Any:
+        outputs = model(batch.features, batch.lengths)
+        known = (batch.targets >= 0).sum(1)
+        hard = F.ctc_loss(outputs[0].transpose(0, 1).log_softmax(-1), batch.targets, outputs[1], known, reduction="none")
+        return {"ctc": hard / known}, outputs
+
+
+def batch_of(num_clips: int, targets: Tensor) -> Batch:
+    ones = torch.ones(num_clips)
+    names = tuple(f"clip{i}" for i in range(num_clips))
+    return Batch(names, names, torch.zeros(num_clips, 1, 1), ones.long(), targets, ones)
+
+
+def vocabulary(num_glosses: int) -> Vocab:
+    return Vocab(tuple(f"G{i}" for i in range(num_glosses)))
+
+
+def wrapped(task: Any, teacher: torch.nn.Module, case: dict[str, Any], **terms: Any) -> Distilled:
+    return Distilled(task, Teacher(teacher, task), Terms(told={"logits": 1.0}, temperature=case["temperature"], **terms))
+
+
+def summed(losses: dict[str, Tensor]) -> Tensor:
+    """What the loop minimises: the mean over the clips of the sum of a clip's terms."""
+    return torch.stack(list(losses.values())).sum(0).mean()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("case", FRAMES, ids=named)
+def test_losses_of_the_task_around_gloss_sequences(case: dict[str, Any], dtype: torch.dtype) -> None:
+    rtol = 1e-5 if dtype is torch.float64 else 1e-4
+    logits, told, targets = tensors("distillation", case, "student_logits", "teacher_logits", "targets")
+    own, told = (each.to(dtype).transpose(0, 1).contiguous() for each in (logits, told))
+    lengths = torch.tensor(case["input_lengths"])
+    teacher, student = Answer(told, lengths), Answer(own, lengths)
+    lasts = torch.arange(targets.shape[1])[None] < torch.tensor(case["target_lengths"])[:, None]
+    batch = batch_of(len(own), targets.long().where(lasts, -1))
+    task = MeanCtc(vocabulary(own.shape[2] - 1), time_stride=1, beam=1)
+
+    def loss(**terms: Any) -> Tensor:
+        return summed(wrapped(task, teacher, case, **terms).losses(student, batch)[0])
+
+    soft = {
+        "soft_per_frame_masked": loss(alpha=1.0),
+        "soft_all_frames": loss(alpha=1.0, reduction="all_frames"),
+        "soft_all_frames_without_blank": loss(alpha=1.0, reduction="all_frames", drop_blank=True),
+        "soft_kl_div_batchmean_on_TBV": loss(alpha=1.0, reduction="seed"),
+        "hard_ctc_torch_mean": loss(alpha=0.0),
+        "total_masked": loss(alpha=case["alpha"]),
+        "total_seed_repo": loss(alpha=case["alpha"], reduction="seed"),
+    }
+    for name, value in soft.items():
+        assert value.item() == pytest.approx(case[name], rel=rtol), name
+    by_clip, _ = wrapped(task, teacher, case, alpha=1.0, reduction="per_clip").losses(student, batch)
+    mean = (by_clip["distill_logits"] * lengths).sum() / lengths.sum()
+    assert mean.item() == pytest.approx(case["soft_per_frame_masked"], rel=rtol)
+    # Each clip's own CTC, as the task has it in nats, where nothing of the teacher is taken.
+    plain = Cslr(task.vocab, time_stride=1, beam=1)
+    hard, _ = wrapped(plain, teacher, case, alpha=0.0).losses(student, batch)
+    assert hard["ctc"].tolist() == pytest.approx(case["hard_ctc_none"], rel=1e-4)  # in float32 by the task
+    soft["total_masked"].backward()
+    assert student.logits.grad is not None
+    expected = arrays("distillation")[f"{case['name']}/grad_total_masked"]
+    np.testing.assert_allclose(student.logits.grad.transpose(0, 1), expected, rtol=rtol, atol=rtol * np.abs(expected).max())
+    assert teacher.logits.grad is None
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("case", CLIPS, ids=named)
+def test_losses_of_the_task_around_single_signs(case: dict[str, Any], dtype: torch.dtype) -> None:
+    logits, told, labels = tensors("distillation", case, "student_logits", "teacher_logits", "labels")
+    student, teacher = Answer(logits.to(dtype)), Answer(told.to(dtype))
+    batch = batch_of(len(logits), F.one_hot(labels.long(), logits.shape[1]).float())
+    task = Islr(vocabulary(logits.shape[1]))
+    for name, alpha in (("soft", 1.0), ("hard_cross_entropy", 0.0), ("total", case["alpha"])):
+        value = summed(wrapped(task, teacher, case, alpha=alpha).losses(student, batch)[0])
+        assert value.item() == pytest.approx(case[name], rel=1e-4), name
 
 
 # Sizes of the seed's teacher

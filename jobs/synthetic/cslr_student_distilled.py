@@ -1,0 +1,28 @@
+"""The student of `cslr_student.py` with few labels, taught by a teacher that had no more, on clips of others that nobody labelled.
+
+sign-dist synth world --sentences 960 --signers 32 --landmarks
+grep -E '^id|^signer0[0-3]_|[[:blank:]](val|test)[[:blank:]]' world/labels.tsv > world/few.tsv
+grep -vE '^signer0[0-3]_' world/labels.tsv > world/more.tsv
+for part in few more; do
+  sign-dist prepare table world/$part.tsv data/synthetic_cslr_$part glosses.labels=sequence sampling.image_fps=20
+  sign-dist extract data/synthetic_cslr_$part every=1 sampling.image_fps=20
+done
+sign-dist train jobs/synthetic/cslr_teacher.py data.root=data/synthetic_cslr_few train.epochs=150 --out runs/cslr_teacher_few
+sign-dist train jobs/synthetic/cslr_student_distilled.py
+"""
+
+from pathlib import Path
+
+from sign_dist.config.run import Run
+from sign_dist.config.source import load_run
+
+
+def run() -> Run:
+    return load_run(Path(__file__).with_name("cslr_student.py")).with_values(
+        {
+            "data.root": "data/synthetic_cslr_few",
+            "train.distill.teacher": "runs/cslr_teacher_few",
+            "train.distill.unlabelled": "data/synthetic_cslr_more",
+            "train.distill.gate": "50",
+        }
+    )
