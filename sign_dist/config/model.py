@@ -1,8 +1,8 @@
 """One class per model, and their union."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from sign_dist.config.base import Settings
 from sign_dist.config.data import SignHieraPreset
@@ -76,6 +76,10 @@ class TemporalI3dModel(Settings):
     preset: Literal["seed", "i3d1d"] = "i3d1d"
     channels: float = Field(default=1.0, ge=0.05, le=4)
     """The blocks have so many times I3D's channels. Pretrained kernels fit 1 alone."""
+    weights: str = ""
+    """A weights file of Inception-I3D, whose kernels fill the blocks of the preset `i3d1d`, or of this model."""
+    adapt: Literal["temporal_mean", "spatial_mean", "temporal_max"] = "temporal_mean"
+    """How space is taken out of I3D's kernels."""
     fused_width: int = Field(default=256, ge=16, le=2048, multiple_of=4)
     """Width that features are brought to before the blocks."""
     lstm_width: int = Field(default=256, ge=8, le=2048)
@@ -118,7 +122,104 @@ class CslrHeadModel(Settings):
     """Read the face points as well, where the features are landmarks that have them."""
 
 
+class FrontEncoder(Settings):
+    """The SignHiera that stands in front where a model over sequences reads frames; with other features it is not there."""
+
+    preset: SignHieraPreset = "tiny"
+    weights: str = ""
+    fps: float = Field(default=25.0, gt=0, le=240)
+    """Frames per second of the clips: a window of the encoder spans so many seconds."""
+    train_fraction: float = Field(default=1.0, ge=0, le=1)
+    """The last share of its blocks that trains; what is before it never does. 0: none."""
+
+
+class TranslatorModel(Settings):
+    """Features, projected to the width of a text-to-text model's words, and that model: T5, mBART, M2M100, NLLB."""
+
+    kind: Literal["translator"] = "translator"
+    source: str = ""
+    """A folder in transformers' form, or a name in the hub's cache. Empty: a fresh T5 of the sizes below."""
+    tokenizer: str = ""
+    """The same for the tokenizer. Empty: the one of `source`; of a fresh T5, the bytes of the text."""
+    language: str = ""
+    """The token of the language that is written, as the tokenizer calls it, such as `de_DE` of mBART."""
+    width: int = Field(default=256, ge=16, le=4096, multiple_of=4)
+    depth: int = Field(default=3, ge=1, le=48)
+    """Layers of the encoder, and as many of the decoder."""
+    heads: int = Field(default=4, ge=1, le=64)
+    downsample: Literal[1, 2, 4, 8] = 1
+    """Steps of the features that become one step of the encoder."""
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    face: bool = False
+    """Read the face points as well, where the features are landmarks that have them."""
+    checkpointing: bool = False
+    """Compute inner values again in the backward pass: less memory, more time."""
+    encoder: FrontEncoder = FrontEncoder()
+
+
+class SonarLosses(Settings):
+    """What the losses of a sentence count; 0 leaves one out. Those of the embedding need `target_embeddings`."""
+
+    decoder: float = Field(default=1.0, ge=0)
+    """Cross-entropy of the text."""
+    mse: float = Field(default=1.0, ge=0)
+    """Squared distance to the target embedding, as a share of the target's squared length."""
+    cosine: float = Field(default=0.0, ge=0)
+    """1 minus the cosine with the target embedding."""
+
+
+class SonarModel(Settings):
+    """SONAR: features -> the embedding of a sentence -> text in any of its languages."""
+
+    kind: Literal["sonar"] = "sonar"
+    preset: Literal["tiny", "published"] = "tiny"
+    encoder_weights: str = ""
+    """A weights file of the sign encoder."""
+    decoder_weights: str = ""
+    """A weights file of the text decoder."""
+    tokenizer: str = ""
+    """The tokenizer of NLLB: a folder in transformers' form, or a name in the hub's cache. Empty: the bytes of the text."""
+    language: str = "eng_Latn"
+    """The language that is written, as the tokenizer calls it; bytes know none."""
+    target_embeddings: str = ""
+    """A .parquet or .npz file with the embedding of each clip's sentence. Empty: only the text is learned."""
+    losses: SonarLosses = SonarLosses()
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    face: bool = False
+    """Read the face points as well, where the features are landmarks that have them."""
+    checkpointing: bool = False
+    """Compute inner values again in the backward pass: less memory, more time."""
+    encoder: FrontEncoder = FrontEncoder()
+
+    @model_validator(mode="after")
+    def _text_is_the_decoders(self) -> Self:
+        if self.decoder_weights and not self.tokenizer:
+            raise ValueError("decoder_weights speak in a tokenizer's numbers: say which, as model.tokenizer=FOLDER")
+        if not self.losses.decoder and not (self.target_embeddings and (self.losses.mse or self.losses.cosine)):
+            raise ValueError("nothing is learned: set losses.decoder above 0, or name target_embeddings")
+        return self
+
+
 Model = Annotated[
-    LandmarkModel | FeatureModel | VideoCnnModel | SignHieraModel | I3dModel | TemporalI3dModel | CtcStudentModel | CslrHeadModel,
+    LandmarkModel
+    | FeatureModel
+    | VideoCnnModel
+    | SignHieraModel
+    | I3dModel
+    | TemporalI3dModel
+    | CtcStudentModel
+    | CslrHeadModel
+    | TranslatorModel
+    | SonarModel,
     Field(discriminator="kind"),
 ]
+
+# Settings that name files, by their dotted names in a run; a folder of transformers may also be a name of the hub.
+WEIGHT_FILES = (
+    "model.weights",
+    "model.encoder.weights",
+    "model.encoder_weights",
+    "model.decoder_weights",
+    "model.target_embeddings",
+)
+MODEL_FOLDERS = ("model.source", "model.tokenizer")

@@ -13,8 +13,10 @@ from sign_dist.config.model import (
     LandmarkModel,
     Model,
     SignHieraModel,
+    SonarModel,
     TemporalI3dModel,
     TimeStride,
+    TranslatorModel,
     VideoCnnModel,
 )
 from sign_dist.errors import SettingsError
@@ -25,11 +27,19 @@ from sign_dist.models.feature_classifier import FeatureClassifier
 from sign_dist.models.front import Vectors, build_front
 from sign_dist.models.i3d import InceptionI3d
 from sign_dist.models.landmark import LandmarkClassifier, LandmarkInputs
+from sign_dist.models.seq2seq import read_seq2seq, small_t5
 from sign_dist.models.signhiera import PRESETS, SignHiera
+from sign_dist.models.slt import FeatureTranslator, Front
+from sign_dist.models.sonar.sign_encoder import SignEncoder
+from sign_dist.models.sonar.text_decoder import TextDecoder
+from sign_dist.models.sonar.translate import SHAPES, SonarTranslator
 from sign_dist.models.student import CtcStudent
 from sign_dist.models.temporal_i3d import PRESETS as TEMPORAL_PRESETS
 from sign_dist.models.temporal_i3d import TemporalI3d
+from sign_dist.models.text_tokens import TextTokens
+from sign_dist.models.translator import Translator, TranslatorOptions
 from sign_dist.models.video_cnn import VideoCnn
+from sign_dist.models.windowed import WindowedSignHiera
 
 # Of the stem and of two pools (see `models.temporal_i3d`).
 _TEMPORAL_STRIDES: dict[TimeStride, tuple[int, int, int]] = {1: (1, 1, 1), 2: (1, 2, 1), 4: (1, 2, 2)}
@@ -130,8 +140,24 @@ def build_model(settings: Model, *, num_classes: int, feature_shape: tuple[int, 
                 share_classifier=settings.share_classifier,
                 front=front,
             )
+        case TranslatorModel():
+            return _translator(settings, feature_shape)
+        case SonarModel():
+            return _sonar(settings, feature_shape)
         case _:
             assert_never(settings)
+
+
+def text_tokens(settings: TranslatorModel | SonarModel) -> TextTokens:
+    """What a model of translations writes in.
+
+    Raises:
+        WeightsError: there is no such tokenizer.
+        SettingsError: it has no such language.
+    """
+    order = "fairseq2" if isinstance(settings, SonarModel) else "own"
+    source = settings.tokenizer or (settings.source if isinstance(settings, TranslatorModel) else "")
+    return TextTokens.read(source, settings.language, order) if source else TextTokens.of_bytes(order)
 
 
 def time_stride_of(settings: Model) -> int:
@@ -143,6 +169,52 @@ def time_stride_of(settings: Model) -> int:
             return CSLR_STRIDE
         case _:
             return 0
+
+
+def _translator(settings: TranslatorModel, feature_shape: tuple[int, ...]) -> FeatureTranslator:
+    front, tokens = _front_of_any(settings, feature_shape), text_tokens(settings)
+    if settings.source:
+        seq2seq = read_seq2seq(settings.source)
+    else:
+        seq2seq = small_t5(
+            tokens.size,
+            pad=tokens.pad,
+            end=tokens.end,
+            width=settings.width,
+            depth=settings.depth,
+            heads=settings.heads,
+            dropout=settings.dropout,
+        )
+    options = TranslatorOptions(
+        front.num_outputs, downsample=settings.downsample, dropout=settings.dropout, language=tokens.language
+    )
+    return FeatureTranslator(front, Translator(seq2seq, options, recompute=settings.checkpointing))
+
+
+def _sonar(settings: SonarModel, feature_shape: tuple[int, ...]) -> SonarTranslator:
+    front, tokens = _front_of_any(settings, feature_shape), text_tokens(settings)
+    assert tokens.language is not None
+    encoder, decoder = SHAPES[settings.preset]
+    encoder = dataclasses.replace(encoder, feature_dim=front.num_outputs)
+    decoder = dataclasses.replace(decoder, vocab_size=tokens.size)
+    return SonarTranslator(
+        front,
+        SignEncoder(encoder, dropout=settings.dropout, recompute=settings.checkpointing),
+        TextDecoder(decoder, dropout=settings.dropout, recompute=settings.checkpointing),
+        language=tokens.language,
+    )
+
+
+def _front_of_any(settings: TranslatorModel | SonarModel, feature_shape: tuple[int, ...]) -> Front:
+    """Vectors, landmarks, or frames through a SignHiera."""
+    if len(feature_shape) != 3:
+        return _front(settings.kind, feature_shape, settings.face)
+    encoder = settings.encoder
+    shape = PRESETS[encoder.preset]
+    square = (shape.height_px, shape.width_px, 3)
+    _need(feature_shape == square, settings.kind, f"through {encoder.preset!r} frames of {shape.width_px} px", feature_shape)
+    hiera = SignHiera(shape, recompute=settings.checkpointing)
+    return WindowedSignHiera(hiera, fps=encoder.fps, train_fraction=encoder.train_fraction)
 
 
 def _front(kind: str, feature_shape: tuple[int, ...], face: bool) -> Vectors | LandmarkInputs:

@@ -1,15 +1,27 @@
 """Text-to-text models of transformers (T5, mBART, M2M100, NLLB) from a config, a folder or the hub, and what they write first."""
 
+import contextlib
 import difflib
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    T5Config,
+)
 
 from sign_dist.errors import SettingsError, WeightsError
 
+# Marks a folder with the config of a model whose weights are read from another place.
+UNFILLED = "weights_are_elsewhere.txt"
 # Their published form writes the language's token first, whichever language it is.
 _MANY_LANGUAGES = ("mbart", "m2m_100", "nllb-moe")
 
@@ -26,6 +38,30 @@ def new_seq2seq(config: PretrainedConfig) -> PreTrainedModel:
         raise WeightsError(f"{config.model_type!r} writes no text from a sequence: take t5, mbart or m2m_100") from None
 
 
+def small_t5(vocab_size: int, *, pad: int, end: int, width: int, depth: int, heads: int, dropout: float = 0.1) -> PreTrainedModel:
+    """A fresh T5 (version 1.1): `depth` layers on each side, feed-forward of twice the width.
+
+    Raises:
+        SettingsError: the heads do not divide the width.
+    """
+    if width % heads:
+        raise SettingsError(f"need a width that {heads} heads divide, got {width}")
+    config: Any = T5Config(
+        vocab_size=vocab_size,
+        d_model=width,
+        d_kv=width // heads,
+        d_ff=2 * width,
+        num_layers=depth,
+        num_heads=heads,
+        dropout_rate=dropout,
+        feed_forward_proj="gated-gelu",
+        pad_token_id=pad,
+        eos_token_id=end,
+    )
+    config.decoder_start_token_id = pad
+    return new_seq2seq(config)
+
+
 def read_seq2seq(source: str | Path, *, download: bool = False) -> PreTrainedModel:
     """A model with its weights, float32, from a folder in transformers' form or by its name on the hub.
 
@@ -34,6 +70,8 @@ def read_seq2seq(source: str | Path, *, download: bool = False) -> PreTrainedMod
     Raises:
         WeightsError: there is no such folder or name, its files are damaged or lack weights, or it is another kind of model.
     """
+    if (Path(source) / UNFILLED).is_file():
+        return _unfilled(source)
     model, info = _read(AutoModelForSeq2SeqLM, source, download, dtype=torch.float32, output_loading_info=True)
     if missing := sorted(info["missing_keys"]):
         raise WeightsError(
@@ -41,6 +79,18 @@ def read_seq2seq(source: str | Path, *, download: bool = False) -> PreTrainedMod
             "its weights belong to another model or are not complete"
         )
     return model
+
+
+def write_shape(source: str | Path, folder: Path) -> None:
+    """Write a model's config into a folder, without its weights; `read_seq2seq` then gives it with random ones to fill in.
+
+    Raises:
+        WeightsError: there is no such model.
+    """
+    _read(AutoConfig, source, False).save_pretrained(str(folder))
+    with contextlib.suppress(WeightsError):  # older folders have none
+        _read(GenerationConfig, source, False).save_pretrained(str(folder))
+    (folder / UNFILLED).write_text("The weights of this model are in the bundle's weights.safetensors.\n", encoding="utf-8")
 
 
 def read_tokenizer(source: str | Path, *, download: bool = False) -> PreTrainedTokenizerBase:
@@ -99,6 +149,13 @@ def recompute_layers(model: PreTrainedModel) -> None:
 def longest(stack: nn.Module, config: PretrainedConfig) -> int | None:
     """Steps that an encoder or decoder can read: the rows of its table of positions; None without such a table."""
     return int(config.max_position_embeddings) if isinstance(getattr(stack, "embed_positions", None), nn.Embedding) else None
+
+
+def _unfilled(source: str | Path) -> PreTrainedModel:
+    model = new_seq2seq(_read(AutoConfig, source, False)).float()
+    if (Path(source) / "generation_config.json").is_file():
+        model.generation_config = _read(GenerationConfig, source, False)
+    return model
 
 
 def _told(model: PreTrainedModel, name: str) -> int | None:

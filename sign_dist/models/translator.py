@@ -9,7 +9,7 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
@@ -51,6 +51,13 @@ class TranslatorOptions:
             raise SettingsError(f"need a downsample of 1, 2, 4, 8, ..., got {self.downsample}")
         if not (0 <= self.dropout < 1 and 0 <= self.label_smoothing < 1):
             raise SettingsError(f"need dropout and label_smoothing in [0, 1), got {self.dropout} and {self.label_smoothing}")
+
+
+class Sentence(NamedTuple):
+    """Tokens that a search found, without start, language, end and padding, and their score; None where none was computed."""
+
+    tokens: list[int]
+    score: float | None
 
 
 class Translator(nn.Module):
@@ -138,17 +145,34 @@ class Translator(nn.Module):
     def generate(
         self, features: Tensor, lengths: Tensor, *, num_beams: int = 5, max_len: int = 128, len_penalty: float = 1.0
     ) -> list[list[int]]:
-        """Tokens of the best sentence of each clip, without start, language, end and padding.
+        """Tokens of the best sentence of each clip, without start, language, end and padding; otherwise as `search`."""
+        found = self.search(features, lengths, num_beams=num_beams, max_len=max_len, len_penalty=len_penalty)
+        return [sentences[0].tokens for sentences in found]
+
+    @torch.inference_mode()
+    def search(
+        self,
+        features: Tensor,
+        lengths: Tensor,
+        *,
+        num_beams: int = 5,
+        num_best: int = 1,
+        max_len: int = 128,
+        len_penalty: float = 1.0,
+    ) -> list[list[Sentence]]:
+        """The best sentences of each clip, best first; one without a score where there is one beam.
 
         Up to `max_len` tokens are written, language and end counted; the last possible one is the end. Dropout is for the
         caller to switch off.
 
         Raises:
-            SettingsError: no beams or no tokens are asked for.
+            SettingsError: no beams or no tokens are asked for, or more sentences than beams.
             DataError: as `read`.
         """
         if num_beams < 1 or max_len < 1:
             raise SettingsError(f"need num_beams >= 1 and max_len >= 1, got {num_beams} and {max_len}")
+        if not 1 <= num_best <= num_beams:
+            raise SettingsError(f"need num_best from 1 to the {num_beams} beams, got {num_best}")
         x, valid = self.read(features, lengths)
         mask = valid.long()
         encoder: Any = self.seq2seq.get_encoder()
@@ -156,9 +180,12 @@ class Translator(nn.Module):
         most = longest(self.seq2seq.get_decoder(), self.seq2seq.config)
         config = GenerationConfig(
             num_beams=num_beams,
+            num_return_sequences=num_best,
             max_new_tokens=max_len if most is None else min(max_len, most - 1),
             length_penalty=len_penalty,
             do_sample=False,
+            return_dict_in_generate=True,
+            output_scores=num_beams > 1,
             decoder_start_token_id=self.start,
             forced_bos_token_id=self.forced,
             forced_eos_token_id=self.end,
@@ -169,7 +196,10 @@ class Translator(nn.Module):
         written = text_model.generate(
             encoder_outputs=BaseModelOutput(last_hidden_state=encoded), attention_mask=mask, generation_config=config
         )
-        return [self._plain(row) for row in written[:, 1:].tolist()]
+        rows = written.sequences[:, 1:].tolist()
+        scores = written.sequences_scores.tolist() if num_beams > 1 else [None] * len(rows)
+        found = [Sentence(self._plain(row), score) for row, score in zip(rows, scores, strict=True)]
+        return [found[i : i + num_best] for i in range(0, len(found), num_best)]
 
     def _plain(self, row: list[int]) -> list[int]:
         row = row[: row.index(self.end)] if self.end in row else row

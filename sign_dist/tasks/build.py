@@ -2,31 +2,48 @@
 
 import collections
 import functools
+import logging
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
-from sign_dist.config.model import CslrHeadModel
+from sign_dist.config.model import CslrHeadModel, SonarModel, TranslatorModel
 from sign_dist.config.run import Run
 from sign_dist.config.train import Augment
+from sign_dist.data.layout import DatasetDir
 from sign_dist.data.sample import Sample
 from sign_dist.data.vocab import Vocab
-from sign_dist.errors import SettingsError
-from sign_dist.models.build import time_stride_of
+from sign_dist.errors import DataError
+from sign_dist.metrics.text import Language
+from sign_dist.models.build import text_tokens, time_stride_of
+from sign_dist.models.slt import Search
 from sign_dist.tasks.cslr import Cslr
+from sign_dist.tasks.embeddings import Embeddings, read_embeddings
 from sign_dist.tasks.islr import Augmentation, Islr
+from sign_dist.tasks.slt import LossWeights, Slt
 from sign_dist.tasks.task import Monitor, Task
 from sign_dist.video import transform
 from sign_dist.video.frames import spread
+
+logger = logging.getLogger(__name__)
+
+LANGUAGES: dict[str, Language] = {"": "en", "eng": "en", "deu": "de", "zho": "zh"}
 
 LONGEST_GAP = 4
 """Landmark steps that a hand may be missing for in a clip of several signs: shorter than a sign."""
 
 
-def build_task(run: Run, vocab: Vocab, train_samples: Sequence[Sample] = ()) -> Task:
-    """The task of a run; `train_samples` are only counted, for class weights."""
+def build_task(run: Run, vocab: Vocab | None, train_samples: Sequence[Sample] = (), *, in_training: bool = False) -> Task:
+    """The task of a run; `train_samples` are only counted, for class weights. `in_training`: answers are decoded quickly.
+
+    Raises:
+        DataError: the task has classes and there is no vocabulary, or target embeddings cannot be read.
+        WeightsError: there is no such tokenizer.
+    """
     match run.task:
         case "islr":
+            vocab = _needed(vocab)
             return Islr(
                 vocab,
                 label_smoothing=run.train.label_smoothing,
@@ -36,20 +53,47 @@ def build_task(run: Run, vocab: Vocab, train_samples: Sequence[Sample] = ()) -> 
             )
         case "cslr":
             return Cslr(
-                vocab,
+                _needed(vocab),
                 time_stride=time_stride_of(run.model),
-                beam=run.decode.beam,
+                beam=run.decode.beam_in_training if in_training else run.decode.beam,
                 merge=run.decode.merge,
                 alignment=isinstance(run.model, CslrHeadModel) and run.model.alignment,
                 augment=_augmentation(run),
             )
         case "slt":
-            raise SettingsError("task = 'slt' cannot be trained yet: use 'islr' or 'cslr'")
+            return _slt(run, train_samples, in_training=in_training)
 
 
-def num_classes_of(task: str, vocab: Vocab) -> int:
-    """How many classes a model of this task tells apart: the glosses, and in continuous recognition the CTC blank."""
-    return len(vocab) + 1 if task == "cslr" else len(vocab)
+def num_classes_of(task: str, vocab: Vocab | None) -> int:
+    """How many classes a model of this task tells apart: the glosses, and in continuous recognition the CTC blank.
+
+    Raises:
+        DataError: the task has classes and there is no vocabulary.
+    """
+    if task == "slt":
+        return 0  # its model writes text
+    return len(_needed(vocab)) + (task == "cslr")
+
+
+def vocab_of(task: str, dataset: DatasetDir) -> Vocab | None:
+    """The glosses that a task tells apart; None for translations, whose corpora may have none.
+
+    Raises:
+        DataError: the task needs them, and the dataset has none.
+    """
+    return None if task == "slt" else Vocab.read(dataset.vocab_file)
+
+
+def reference_of(task: str, sample: Sample) -> str:
+    """What a clip should be answered with; "" where nobody has said so."""
+    return sample.translation.strip() if task == "slt" else sample.gloss
+
+
+def unusable(task: str, sample: Sample) -> str:
+    """Why a clip can be neither learned from nor scored; "" if it can."""
+    if task == "slt" and not reference_of(task, sample):
+        return "no_translation: nobody has said what is signed in it"
+    return ""
 
 
 def monitor_of(run: Run) -> Monitor:
@@ -60,7 +104,54 @@ def monitor_of(run: Run) -> Monitor:
         case "cslr":
             return Cslr.monitor
         case "slt":
-            raise SettingsError("task = 'slt' cannot be trained yet: use 'islr' or 'cslr'")
+            return Slt.monitor
+
+
+def _needed(vocab: Vocab | None) -> Vocab:
+    if vocab is None:
+        raise DataError("this task tells glosses apart, and there is no vocabulary: prepare a corpus with glosses, or use task=slt")
+    return vocab
+
+
+def _slt(run: Run, train_samples: Sequence[Sample], *, in_training: bool) -> Slt:
+    model, decode = run.model, run.decode
+    assert isinstance(model, TranslatorModel | SonarModel)
+    sonar = model if isinstance(model, SonarModel) else None
+    return Slt(
+        text_tokens(model),
+        search=Search(
+            beam=decode.beam_in_training if in_training else decode.beam, max_len=decode.max_len, len_penalty=decode.len_penalty
+        ),
+        label_smoothing=run.train.label_smoothing,
+        loss_weights=LossWeights(**sonar.losses.model_dump()) if sonar else None,
+        # Only losses read them, and only in training do those matter.
+        embeddings=_embeddings(sonar.target_embeddings, train_samples) if sonar and in_training else None,
+        language=_language(run),
+        augment=_augmentation(run),
+    )
+
+
+def _embeddings(file: str, train_samples: Sequence[Sample]) -> Embeddings | None:
+    if not file:
+        return None
+    found = read_embeddings(Path(file))
+    without = [sample.id for sample in train_samples if sample.id not in found]
+    if without and len(without) == len(train_samples):
+        raise DataError(
+            f"target embeddings {file!r} have none of the {len(without)} clips, such as {without[0]!r}: whose are they?"
+        )
+    if without:
+        logger.warning("%d of %d clips have no target embedding: %s", len(without), len(train_samples), ", ".join(without[:5]))
+    return found
+
+
+def _language(run: Run) -> Language:
+    """Whose words scores count, as the dataset names its text's language (ISO 639-3); English where it does not."""
+    try:
+        written = str(DatasetDir(Path(run.data.root)).facts().get("text_language", ""))
+    except DataError:  # a model that is only asked has no dataset beside it
+        written = ""
+    return LANGUAGES.get(written, "other")
 
 
 def _balanced(vocab: Vocab, samples: Sequence[Sample]) -> list[float]:

@@ -8,14 +8,18 @@ from pathlib import Path
 
 from torch import nn
 
+from sign_dist.config.model import MODEL_FOLDERS, WEIGHT_FILES
 from sign_dist.config.run import Run
 from sign_dist.data.layout import DatasetDir
 from sign_dist.data.vocab import Vocab
 from sign_dist.errors import WeightsError
 from sign_dist.models.build import build_model
+from sign_dist.models.temporal_i3d import TemporalI3d
+from sign_dist.training.parts import take_parts
 from sign_dist.training.run_dir import RunDir
-from sign_dist.transfer.convert import tensors_for
+from sign_dist.transfer.convert import tensors_for, without_space
 from sign_dist.transfer.head import HeadReport, is_head, replace_head
+from sign_dist.transfer.kernels import Method
 from sign_dist.transfer.load import LoadReport, load_into
 from sign_dist.transfer.weights_file import read_weights
 
@@ -23,6 +27,18 @@ from sign_dist.transfer.weights_file import read_weights
 MIN_MATCH = 0.95
 
 logger = logging.getLogger(__name__)
+
+
+def with_absolute_files(run: Run) -> Run:
+    """The same run with paths of weights and text models that hold wherever a worker's own folder is.
+
+    A name of the hub, which is no folder here, stays as it is.
+    """
+    tree = run.flat()
+    files = {name: tree[name] for name in ("train.start_from", *WEIGHT_FILES) if tree.get(name)}
+    folders = {name: tree[name] for name in MODEL_FOLDERS if tree.get(name) and Path(tree[name]).is_dir()}
+    here = {name: str(Path(path).absolute()) for name, path in (files | folders).items()}
+    return run.with_values(here) if here else run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,17 +87,22 @@ def start_model(
         WeightsError: `model.weights` or `train.start_from` names a file that is missing, damaged or another model's.
     """
     model = build_model(run.model, num_classes=num_classes, feature_shape=feature_shape)
+    for said in take_parts(model, run.model):
+        logger.info("%s", said)
     for weights in (getattr(run.model, "weights", ""), run.train.start_from):
         if weights:
-            taken = start_from(model, Path(weights), vocab)
+            taken = start_from(model, Path(weights), vocab, adapt=getattr(run.model, "adapt", "temporal_mean"))
             logger.info("%s", taken)
             if on_taken is not None:
                 on_taken(taken)
     return model
 
 
-def start_from(model: nn.Module, path: Path, vocab: Vocab | None = None) -> Taken:
+def start_from(model: nn.Module, path: Path, vocab: Vocab | None = None, *, adapt: Method = "temporal_mean") -> Taken:
     """Copy the weights of a run, checkpoint, bundle or file into a model. Of the head it takes what fits.
+
+    `adapt` says how kernels of Inception-I3D, which see space too, become those of the temporal one. That has layers which I3D
+    lacks: they start afresh.
 
     Where the vocabulary of the weights is known and is another than `vocab`, rows of glosses that both have are carried over.
 
@@ -91,11 +112,15 @@ def start_from(model: nn.Module, path: Path, vocab: Vocab | None = None) -> Take
     source = weights_at(path)
     tensors = tensors_for(read_weights(source.file), getattr(model, "colours", "rgb"), known=source.colours)
     fresh = model.state_dict()
+    own: tuple[str, ...] = ()
+    if isinstance(model, TemporalI3d) and any(tensor.ndim == 5 for tensor in tensors.values()):
+        tensors, own = without_space(tensors, adapt), ("modality_fusion.", "stem.conv.", "lstm.")
     head: HeadReport | None = None
     if vocab is not None and source.vocab is not None and (old := Vocab.read(source.vocab)).glosses != vocab.glosses:
-        tensors, head = replace_head(tensors, fresh, old.glosses, vocab.glosses)
-    spared = tuple(name for name in fresh if is_head(name) or name.startswith("norm."))
-    report = load_into(model, tensors, min_match=MIN_MATCH, ignore=spared)
+        tensors, head = replace_head(tensors, fresh, old.glosses, vocab.glosses, special=getattr(model, "num_special", 0))
+    # What turns frames into vectors may come from a file of its own, and is not in a run that read vectors.
+    spared = tuple(name for name in fresh if is_head(name) or name.startswith(("norm.", "front.")))
+    report = load_into(model, tensors, min_match=MIN_MATCH, ignore=(*spared, *own))
     return Taken(source.file, report, head, source.vocab is not None)
 
 

@@ -27,14 +27,14 @@ def groups_of(model: nn.Module) -> dict[str, list[nn.Parameter]]:
     """Parameters by layer group, the head first. A model that names none has those of its children, the last one first.
 
     Names keep to one word: blanks become `_`. A parameter that stands in two groups belongs to the first. What is in no
-    group belongs to the last one, which trains last.
+    group belongs to the last one, which trains last; but what the model's `frozen_parts` name is in none and never trains.
     """
     named = getattr(model, "layer_groups", None)
     groups: Groups = named() if named else [(name, [child]) for name, child in reversed(list(model.named_children()))]
-    seen: set[int] = set()
+    seen: set[int] = {id(p) for part in getattr(model, "frozen_parts", list)() for p in _parameters(part)}
     found: dict[str, list[nn.Parameter]] = {}
     for name, parts in groups:
-        own = [p for part in parts for p in ([part] if isinstance(part, nn.Parameter) else part.parameters())]
+        own = [p for part in parts for p in _parameters(part)]
         fresh = {id(p): p for p in own if id(p) not in seen}
         seen |= fresh.keys()
         found.setdefault(name.replace(" ", "_"), []).extend(fresh.values())
@@ -42,6 +42,10 @@ def groups_of(model: nn.Module) -> dict[str, list[nn.Parameter]]:
     if loose:
         found.setdefault(next(reversed(found), "all"), []).extend(loose)
     return {name: parameters for name, parameters in found.items() if parameters}
+
+
+def _parameters(part: nn.Module | nn.Parameter) -> list[nn.Parameter]:
+    return [part] if isinstance(part, nn.Parameter) else list(part.parameters())
 
 
 @dataclasses.dataclass(frozen=True)

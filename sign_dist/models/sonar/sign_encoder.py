@@ -109,7 +109,7 @@ class SignEncoder(nn.Module):
         Raises:
             WeightsError: tensors are missing or have shapes that do not belong together.
         """
-        named = {name: tensor[:1].clone() if _is_embedding(name) else tensor for name, tensor in _ours(tensors).items()}
+        named = _rows(tensors)
         kind = "sign encoder"
         width, feature_dim = find(named, "feature_proj.weight", kind).shape
         first = "t5.encoder.block.0.layer."
@@ -129,11 +129,28 @@ class SignEncoder(nn.Module):
         )
         with torch.device("meta"):
             model = cls(shape, dropout=dropout, recompute=recompute)
-        # The three names of the embedding are one tensor; a file may hold but one of them.
-        held = sorted(name for name in named if _is_embedding(name))
-        row = find(named, held[0] if held else "t5.shared.weight", kind)
-        adopt(model, named | {name: row for name in model.state_dict() if _is_embedding(name)})
+        adopt(model, _all_names(model, named))
         return model
+
+    def take(self, tensors: Mapping[str, Tensor]) -> None:
+        """Copy the tensors of a checkpoint of these sizes, published or of ours.
+
+        Raises:
+            WeightsError: tensors are missing or have other shapes.
+        """
+        adopt(self, {name: tensor.float() for name, tensor in _all_names(self, _rows(tensors)).items()})
+
+
+def _rows(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """By our names, the embedding without what is never read of it."""
+    return {name: tensor[:1].clone() if _is_embedding(name) else tensor for name, tensor in _ours(tensors).items()}
+
+
+def _all_names(model: nn.Module, named: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The three names of the embedding are one tensor; a file may hold but one of them."""
+    held = sorted(name for name in named if _is_embedding(name))
+    row = find(named, held[0] if held else "t5.shared.weight", "sign encoder")
+    return {**named, **{name: row for name in model.state_dict() if _is_embedding(name)}}
 
 
 def _mask(features: Tensor, lengths: Tensor | None) -> Tensor | None:

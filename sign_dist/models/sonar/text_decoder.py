@@ -148,6 +148,14 @@ class TextDecoder(nn.Module):
         adopt(model, {name: tensor for name, tensor in named.items() if not _never_matters(name)})
         return model
 
+    def take(self, tensors: Mapping[str, Tensor]) -> None:
+        """Copy the tensors of a checkpoint of these sizes, published or of ours.
+
+        Raises:
+            WeightsError: tensors are missing or have other shapes.
+        """
+        adopt(self, {name: tensor.float() for name, tensor in _ours(tensors).items() if not _never_matters(name)})
+
 
 class DecoderLayer(nn.Module):
     """Self attention, the sentence, feed-forward."""
