@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from sign_dist.config.data import Data, Glosses, LandmarkFeatures
@@ -25,11 +25,13 @@ from sign_dist.features.encode import NO_FILES, build_encoder, decode_row, encod
 from sign_dist.features.store import FeatureStore
 from sign_dist.models.build import build_model
 from sign_dist.models.mimicry import DistilledStudent
+from sign_dist.on_ray import training as train_verb
 from sign_dist.synthetic.like import Order, write_order
 from sign_dist.tasks.build import build_task, num_classes_of
 from sign_dist.tasks.distill import Distilled
 from sign_dist.training.data import Clips, lengths_of
 from sign_dist.training.distillation import Distillation, begin_distillation
+from sign_dist.training.evaluate import evaluate
 from sign_dist.training.run_dir import RunDir
 from sign_dist.training.strategy import OneProcess
 from sign_dist.training.teacher import check_teacher, find_teacher, read_teacher, with_absolute_teacher
@@ -397,3 +399,63 @@ def test_paths_hold_in_every_workers_folder(data: Path, monkeypatch: pytest.Monk
     distill = run.train.distill
     assert (distill.teacher, distill.unlabelled) == (str(tmp_path / "runs/teacher"), str(tmp_path / "data/more"))
     assert (distill.cache, distill.student_run) == ("s3://bucket/answers", "")
+
+
+# --- whole runs -------------------------------------------------------------------------------------------------------
+
+
+def trained(run: Run, root: Path, *, stop_after: int = 0) -> Path:
+    """`sign-dist train` in this process; with `stop_after`, as if it had been killed once that many epochs were saved."""
+    run_dir, run, _ = train_verb.begin(run, root)
+
+    def stop(metrics: dict[str, float]) -> None:
+        if metrics["epoch"] == stop_after:
+            raise KeyboardInterrupt
+
+    try:
+        train_verb.fit_run(run, run_dir, OneProcess(), on_epoch=stop)
+    except KeyboardInterrupt:
+        return root
+    train_verb.finish(run_dir)
+    return root
+
+
+def weights_in(root: Path) -> dict[str, Tensor]:
+    return load_file(RunDir(root).checkpoints()[-1] / "model.safetensors")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("values", [{}, {"train.ema": 0.9}], ids=str)
+def test_an_interrupted_student_ends_as_an_undisturbed_one_and_leaves_its_own_weights_only(
+    tmp_path: Path, data: Path, teacher: Path, values: dict[str, Any]
+) -> None:
+    run = run_of(data, teacher, kinds="logits features:0.1 sequence:0.5", layers="lstm=lstm", alpha=0.5)
+    run = run.with_values({"train.epochs": 3, "train.seed": 4, **values})
+    whole = trained(run, tmp_path / "whole")
+    trained(run, tmp_path / "stopped", stop_after=2)
+    assert len(RunDir(tmp_path / "stopped").metrics()) == 2
+    again = trained(run, tmp_path / "stopped")
+    found = weights_in(whole)
+    assert found.keys() == model_of(run).state_dict().keys()
+    assert all(torch.equal(found[name], tensor) for name, tensor in weights_in(again).items())
+    last = RunDir(whole).metrics()[-1]
+    assert {"train/ctc", "train/distill_logits", "train/distill_features", "train/distill_sequence"} <= last.keys()
+    # What was saved is what was scored, by the task alone.
+    model = model_of(run)
+    model.load_state_dict(found)
+    vocab = Vocab.read(DatasetDir(data).vocab_file)
+    scores = evaluate(model, build_task(run, vocab, in_training=True), Clips.of(run, "val"), batch_size=4).scores
+    assert last["val/loss"] == pytest.approx(scores["loss"], rel=1e-4)
+    assert last["val/wer"] == pytest.approx(scores["wer"])
+
+
+@pytest.mark.long
+def test_a_student_is_drawn_to_its_teacher(tmp_path: Path, data: Path, other: Path) -> None:
+    """Without a single label it comes to answer as the teacher does."""
+    run = run_of(data).with_values({"model": TEACHER})
+    leave(tmp_path / "teacher", run, model_of(run, 7))
+    run = run_of(data, tmp_path / "teacher", alpha=1.0, temperature=1.0)
+    run = run.with_values({"train.epochs": 12, "train.optim.lr": 0.01, "train.evaluate_every": 4})
+    lines = RunDir(trained(run, tmp_path / "student")).metrics()
+    assert lines[-1]["train/distill_logits"] < 0.5 * lines[0]["train/distill_logits"]
+    assert all(line["train/ctc"] == 0 for line in lines)
