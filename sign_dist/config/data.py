@@ -10,6 +10,7 @@ from sign_dist.errors import SettingsError, did_you_mean
 Person = Literal["moving", "largest", "central"]
 """Among several people: who moves most, fills most of the picture, or is nearest to its middle."""
 Privacy = Literal["none", "blur"]
+Crop = Literal["none", "centre", "face"]
 
 
 class Sampling(Settings):
@@ -51,7 +52,7 @@ class SignHieraFeatures(Settings):
     weights: str = ""
     """A weights file. Empty: random weights from `seed`, a baseline that needs no download."""
     seed: int = Field(default=0, ge=0, lt=2**31)
-    crop: Literal["none", "centre", "face"] = "none"
+    crop: Crop = "none"
     """`none`: the middle square of the whole height; `centre`: cut without scaling; `face`: the square around the signer."""
     detector: Literal["mediapipe", "dlib"] = "mediapipe"
     """What finds faces."""
@@ -69,6 +70,10 @@ class FrameFeatures(Settings):
     num_frames: int = Field(default=16, ge=0, le=512)
     """Frames per clip, spread evenly over it; 0 keeps every sampled frame."""
     size_px: int = Field(default=64, ge=32, le=512, multiple_of=32)
+    crop: Crop = "none"
+    """`none`: the middle square of the whole height; `centre`: cut without scaling; `face`: the square around the signer."""
+    person: Person = "moving"
+    """Whose square, where several people are seen."""
     privacy: Privacy = "none"
     """`blur`: faces are hidden before anything is stored."""
 

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, assert_never
 
@@ -14,11 +15,11 @@ from sign_dist.features.spec import FeatureSpec
 from sign_dist.features.store import pack
 from sign_dist.video.decode import Clip, read_clip
 from sign_dist.video.face_crop import FaceFinder
-from sign_dist.video.frames import spread, square_frames
+from sign_dist.video.frames import spread
 from sign_dist.video.landmarks import FACE
 from sign_dist.video.model_files import digest_of, dlib_files, landmark_roles
 from sign_dist.video.model_files import find_files as find_model_files
-from sign_dist.video.privacy import blur_faces
+from sign_dist.video.squares import squares
 from sign_dist.video.tracks import is_track, read_track
 
 # Steps of a hand's absence that are interpolated: 0.2 s at 15 a second.
@@ -79,10 +80,8 @@ def needs_faces(features: Features) -> bool:
     match features:
         case LandmarkFeatures():
             return True
-        case SignHieraFeatures():
+        case SignHieraFeatures() | FrameFeatures():
             return features.crop == "face" or features.privacy == "blur"
-        case FrameFeatures():
-            return features.privacy == "blur"
         case _:
             assert_never(features)
 
@@ -124,8 +123,18 @@ def build_encoder(features: Features, files: EncoderFiles, *, device: str = "cpu
             find_faces = _face_finder(features, files)
 
             def encode(clip: Clip) -> np.ndarray:
-                frames = blur_faces(clip.frames, clip.fps, find_faces) if find_faces else clip.frames
-                return square_frames(spread(frames, num_frames) if num_frames else frames, size_px)
+                chosen = partial(spread, num_frames=num_frames) if num_frames else np.asarray
+                # Faces are looked for in all frames; without that only those that are kept are worth cutting.
+                seen = squares(
+                    clip.frames if find_faces else chosen(clip.frames),
+                    clip.fps,
+                    size_px,
+                    crop=features.crop,
+                    person=features.person,
+                    find_faces=find_faces,
+                    blur=features.privacy == "blur",
+                )
+                return chosen(seen) if find_faces else seen
 
             return encode
         case _:

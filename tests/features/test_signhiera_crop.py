@@ -5,12 +5,14 @@ from typing import Literal
 
 import numpy as np
 import pytest
+import torch
 
 from sign_dist.config.data import FrameFeatures, SignHieraFeatures
 from sign_dist.errors import VideoError, WeightsError
 from sign_dist.features.encode import build_encoder, find_files, spec_for
 from sign_dist.features.signhiera import SignHieraEncoder
-from sign_dist.models.signhiera import PRESETS
+from sign_dist.models.signhiera import PRESETS, SignHiera
+from sign_dist.models.windowed import WindowedSignHiera
 from sign_dist.video.decode import Clip, read_clip
 from sign_dist.video.face_crop import crop_square, expand, uniform_crop
 from sign_dist.video.windows import signhiera_windows
@@ -74,6 +76,18 @@ def test_features_are_as_many_as_the_windows_have(num_frames: int) -> None:
     assert len(encoder()(clip(num_frames, SIZE, SIZE))) == sum(w.num_features for w in windows)
 
 
+@pytest.mark.parametrize("crop", ["none", "centre"])
+def test_stored_frames_are_what_the_encoder_sees(crop: Literal["none", "centre"]) -> None:
+    film = clip(40)
+    frames, vectors = FrameFeatures(num_frames=0, size_px=SIZE, crop=crop), SignHieraFeatures(crop=crop)
+    torch.manual_seed(vectors.seed)
+    front = WindowedSignHiera(SignHiera(PRESETS["tiny"]), fps=film.fps).eval()
+    stored = build_encoder(frames, find_files(frames))(film)
+    with torch.inference_mode():
+        seen, _ = front(torch.from_numpy(stored)[None], torch.tensor([40]))
+    np.testing.assert_allclose(seen[0], build_encoder(vectors, find_files(vectors))(film), atol=2e-3)
+
+
 def test_looking_for_faces_without_a_finder_is_an_error() -> None:
     for wrong in ({"crop": "face"}, {"blur": True}):
         with pytest.raises(ValueError, match="find_faces"):
@@ -88,7 +102,8 @@ def test_a_weights_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_the_detector_s_file_names_the_features(tmp_path: Path) -> None:
     plain = spec_for(SignHieraFeatures(), find_files(SignHieraFeatures(), tmp_path))
     assert plain.weights == ""
-    for features in (SignHieraFeatures(crop="face"), SignHieraFeatures(privacy="blur"), FrameFeatures(privacy="blur")):
+    looking = {"crop": "face"}, {"privacy": "blur"}
+    for features in (kind.model_validate(how) for kind in (SignHieraFeatures, FrameFeatures) for how in looking):
         names: set[str] = set()
         for content in (b"one", b"two"):
             (tmp_path / "blaze_face_short_range.tflite").write_bytes(content)
