@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from pydantic import TypeAdapter
 
-from sign_dist import __version__, cli_data, cli_recipe, cli_score, cli_store, cli_weights
+from sign_dist import __version__, cli_compare, cli_data, cli_recipe, cli_score, cli_store, cli_weights
 from sign_dist.config.data import Features, Glosses, Sampling, SplitSettings, features_named
 from sign_dist.config.source import apply, call, load_run, parse_override
 from sign_dist.console import bar, epoch_line, say, table, wait_for_interrupt
@@ -30,6 +30,7 @@ app.add_typer(cli_data.app, name="data")
 app.add_typer(cli_store.app, name="store")
 app.add_typer(cli_weights.app, name="weights")
 app.command()(cli_score.score)
+app.command()(cli_compare.compare)
 app.command()(cli_recipe.recipe)
 
 Address = Annotated[str, typer.Option(help="Where Ray is: 'local' starts one here, 'auto' joins the running one, or host:port.")]

@@ -23,11 +23,17 @@ T = TypeVar("T")
 
 def over_signers(tally: Tally, signers: Sequence[str], *, seed: int = 0) -> Interval:
     """Percentile bootstrap interval of a corpus score that draws whole signers: how other signers might fare."""
+    grouped = by_signer(tally, signers)
+    found = corpus_interval(grouped, seed=seed)
+    return dataclasses.replace(found, method=found.method.replace("sentences", "signers"), n=len(tally), num_clusters=len(grouped))
+
+
+def by_signer(tally: Tally, signers: Sequence[str]) -> Tally:
+    """A tally with one row per signer, the sum of the rows of their clips: what is drawn or swapped then are signers."""
     index = {name: i for i, name in enumerate(sorted(set(signers)))}
     sums = np.zeros((len(index), tally.rows.shape[1]))
     np.add.at(sums, [index[name] for name in signers], tally.rows)
-    found = corpus_interval(dataclasses.replace(tally, rows=sums), seed=seed)
-    return dataclasses.replace(found, method=found.method.replace("sentences", "signers"), n=len(tally), num_clusters=len(index))
+    return dataclasses.replace(tally, rows=sums)
 
 
 def scaled(interval: Interval, by: float) -> dict[str, Any]:
