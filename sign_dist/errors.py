@@ -35,7 +35,7 @@ class RunError(SignDistError):
     """A run, study, checkpoint or bundle directory is missing, unfinished, or belongs to other settings."""
 
 
-class Interrupted(SignDistError):
+class InterruptedRunError(SignDistError):
     """The machine is about to be taken away; what was done is saved, and the same command goes on."""
 
 

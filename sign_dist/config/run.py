@@ -54,8 +54,12 @@ class Scale(Settings):
     """How many training processes; where they run is the cluster's business."""
 
     workers: int = Field(default=1, ge=1)
-    device: Literal["auto", "cpu", "gpu"] = "auto"
-    """`auto`: one GPU per worker if the cluster has that many, else CPUs."""
+    min_workers: int = Field(default=0, ge=0)
+    """Above 0, a run goes on with as few workers where a cluster shrinks, and takes more, up to `workers`, when it grows again."""
+    resize_s: float = Field(default=60, gt=0)
+    """Seconds from one look at whether the cluster has grown to the next."""
+    device: Literal["auto", "cpu", "gpu", "xpu", "mps", "directml"] = "auto"
+    """`auto`: one GPU per worker if the cluster has that many, else for one worker the machine's own accelerator, else CPUs."""
     cpus_per_worker: float = Field(default=1, gt=0)
     max_failures: int = Field(default=3, ge=0)
     """How often a dead worker may be replaced before the run gives up; each time it goes on from its last checkpoint."""
@@ -68,6 +72,8 @@ class Scale(Settings):
 
     @model_validator(mode="after")
     def _strategy_fits(self) -> Self:
+        if self.min_workers > self.workers:
+            raise ValueError(f"scale.min_workers = {self.min_workers} is more than scale.workers = {self.workers}: lower it")
         if self.strategy == "none" and self.workers > 1:
             raise ValueError(
                 f"scale.strategy = 'none' is for one worker, got scale.workers = {self.workers}: use ddp, fsdp or deepspeed"

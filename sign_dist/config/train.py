@@ -133,6 +133,14 @@ class Train(Settings):
     """Steps from one evaluation and checkpoint to the next, in place of epochs; 0: epochs count."""
     checkpoint_steps: int = Field(default=0, ge=0)
     """Steps from one checkpoint to the next between evaluations, for long epochs; 0: none between."""
+    tf32: bool = False
+    """Float32 products with 10 bits of mantissa where a GPU can: faster, and other numbers."""
+    profile_steps: int = Field(default=0, ge=0)
+    """So many steps run under torch's profiler, whose trace lies in `profile/`; 0: none."""
+    sinks: str = ""
+    """Where metrics go as well, parted by blanks: `mlflow`, `wandb`."""
+    trace: bool = False
+    """Write every step's clips and loss to steps.jsonl, to look into a run; a step that is trained again stands there twice."""
     keep_best: int = Field(default=2, ge=1)
     """Checkpoints kept by the monitor; the newest two are kept as well, should one of them be damaged."""
     select: Literal["best", "last"] = "best"

@@ -19,6 +19,7 @@ import ray.train.torch
 import torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.v2._internal.execution.context import get_train_context
 from torch import nn
 
 from sign_dist import errors
@@ -26,20 +27,26 @@ from sign_dist.config.model import WEIGHT_FILES
 from sign_dist.config.run import Run
 from sign_dist.data.layout import DatasetDir, write_json
 from sign_dist.data.leaks import refuse_leaks
-from sign_dist.errors import RunError, ServiceError, SignDistError
+from sign_dist.errors import InterruptedRunError, RunError, ServiceError, SignDistError
 from sign_dist.metrics.diagnose import Finding
 from sign_dist.on_ray.cluster import num_cpus, num_gpus
 from sign_dist.on_ray.teacher import ask_teacher
 from sign_dist.tasks.build import build_task, num_classes_of, vocab_of
 from sign_dist.tasks.cslr import Cslr
+from sign_dist.training.batches import Step
 from sign_dist.training.checkpoint import LocalCheckpoints
 from sign_dist.training.curves import plot_curves
 from sign_dist.training.data import Clips
+from sign_dist.training.device import device_of, use_tf32
 from sign_dist.training.distillation import begin_distillation
-from sign_dist.training.loop import fit
-from sign_dist.training.record import write_environment
+from sign_dist.training.loop import OnStep, fit
+from sign_dist.training.meter import measure
+from sign_dist.training.profiling import Profiled
+from sign_dist.training.record import Trace, write_environment
 from sign_dist.training.run_dir import RunDir
+from sign_dist.training.sinks import open_sinks
 from sign_dist.training.start import Taken, start_model, with_absolute_files
+from sign_dist.training.step import StepResult
 from sign_dist.training.strategies import build_strategy
 from sign_dist.training.strategy import Strategy
 from sign_dist.training.teacher import check_teacher, with_absolute_teacher
@@ -77,16 +84,22 @@ def train(
         logger.warning("%s: %s", run.data.train_split, finding)
     write_environment(run_dir, facts)
     shutil.rmtree(run_dir.root / "ray", ignore_errors=True)  # of an attempt that died; our checkpoints are what counts
-    resources = {"CPU": run.scale.cpus_per_worker} | ({"GPU": 1.0} if use_gpu else {})
+    scale = run.scale
+    resources = {"CPU": scale.cpus_per_worker} | ({"GPU": 1.0} if use_gpu else {})
     trainer = TorchTrainer(
         _worker,
         train_loop_config={"run": run.model_dump(mode="json"), "root": str(run_dir.root)},
         torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo", timeout_s=300),
-        scaling_config=ScalingConfig(num_workers=run.scale.workers, use_gpu=use_gpu, resources_per_worker=resources),
+        scaling_config=ScalingConfig(
+            num_workers=(scale.min_workers, scale.workers) if scale.min_workers else scale.workers,
+            use_gpu=use_gpu,
+            resources_per_worker=resources,
+            elastic_resize_monitor_interval_s=scale.resize_s,
+        ),
         run_config=RunConfig(
             name="ray",
             storage_path=str(run_dir.root),
-            failure_config=FailureConfig(max_failures=run.scale.max_failures),
+            failure_config=FailureConfig(max_failures=scale.max_failures),
         ),
     )
     try:
@@ -186,9 +199,23 @@ def _fit(
     task = build_task(run, vocab, clips.samples, in_training=True)
     torch.manual_seed(run.train.seed)  # the same first weights on every rank
     model = _start(run, clips)
-    checkpoints = LocalCheckpoints(run_dir, task.monitor, keep=run.train.keep_best)
+    is_first = strategy.rank == 0
+    sinks = open_sinks(run.train.sinks, title=run_dir.root.name, settings=run.flat()) if is_first else []
+    checkpoints = LocalCheckpoints(run_dir, task.monitor, keep=run.train.keep_best, sinks=sinks)
+    device, precision = strategy.device, run.train.precision
+    meter = measure(model, task, clips[0], device=device, workers=strategy.world_size, precision=precision)
     resumed = strategy.gather(bool(run_dir.checkpoints()))[0]
     taught = begin_distillation(run, run_dir, task, model, clips, val_clips, strategy=strategy, resumed=resumed)
+    watched: list[OnStep] = []
+    if run.train.trace and is_first:
+        watched.append(Trace(run_dir, taught.clips, workers=strategy.world_size))
+    if run.train.profile_steps and is_first:
+        watched.append(Profiled(run_dir.root / "profile", run.train.profile_steps))
+
+    def on_step(step: int, indices: Step, result: StepResult) -> None:
+        for watching in watched:
+            watching(step, indices, result)
+
     fit(
         taught.model,
         taught.task,
@@ -198,7 +225,9 @@ def _fit(
         strategy=strategy,
         checkpoints=checkpoints,
         on_epoch=on_epoch,
+        on_step=on_step,
         notice=notice,
+        meter=meter,
     )
 
 
@@ -213,15 +242,26 @@ def _worker(config: dict[str, Any]) -> dict[str, Any]:
     """One rank. A fault of the user's making ends the run at once: starting again would not mend it."""
     run, run_dir = Run.from_tree(config["run"]), RunDir(Path(config["root"]))
     try:
-        fit_run(
-            run,
-            run_dir,
-            build_strategy(run, ray.train.torch.get_device()),
-            on_epoch=lambda metrics: ray.train.report(dict(metrics)),
-        )
+        use_tf32(allowed=run.train.tf32)
+        strategy = build_strategy(run, device_of(run, ray.train.torch.get_device()))
+        fit_run(run, run_dir, strategy, on_epoch=lambda metrics: ray.train.report(dict(metrics)), notice=_is_to_go)
+    except InterruptedRunError:  # Ray starts the workers again where there is room
+        raise
     except SignDistError as error:
         return {"error": str(error), "kind": type(error).__name__}
     return {}
+
+
+def _is_to_go() -> bool:
+    """Whether Ray has told this worker that a machine of the run will be taken away.
+
+    `ray.train.get_preemption_info()` would say so too, but waits for all workers each time it is asked: too long for every step.
+    Its answer has been sent to this process before.
+    """
+    try:
+        return get_train_context().preemption_context.preemption_info is not None
+    except (AttributeError, RuntimeError):  # no worker of Ray Train's, or another version of it
+        return False
 
 
 class _Told:
@@ -260,20 +300,21 @@ def following(look: Callable[[], None] | None, *, every_s: float) -> Generator[N
 
 
 def _wants_gpu(run: Run) -> bool:
-    return run.scale.device == "gpu" or (run.scale.device == "auto" and num_gpus() >= run.scale.workers)
+    return run.scale.device == "gpu" or (run.scale.device == "auto" and num_gpus() >= (run.scale.min_workers or run.scale.workers))
 
 
 def _check_resources(run: Run, use_gpu: bool) -> None:
     """A worker that can never be placed would wait for ever."""
-    need, have = run.scale.workers * run.scale.cpus_per_worker, num_cpus()
+    workers = run.scale.min_workers or run.scale.workers
+    need, have = workers * run.scale.cpus_per_worker, num_cpus()
     if need > have:
         raise ServiceError(
-            f"scale.workers = {run.scale.workers} with {run.scale.cpus_per_worker:g} CPUs each need {need:g} CPUs, "
+            f"scale.workers = {workers} with {run.scale.cpus_per_worker:g} CPUs each need {need:g} CPUs, "
             f"the cluster has {have}: ask for fewer workers, or connect to a larger cluster with --address"
         )
-    if use_gpu and run.scale.workers > num_gpus():
+    if use_gpu and workers > num_gpus():
         raise ServiceError(
-            f"scale.workers = {run.scale.workers} on GPUs need as many GPUs, the cluster has {num_gpus()}: "
+            f"scale.workers = {workers} on GPUs need as many GPUs, the cluster has {num_gpus()}: "
             "ask for fewer workers, or set scale.device=cpu"
         )
 

@@ -12,7 +12,7 @@ import hashlib
 import logging
 import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,6 +25,7 @@ from sign_dist.errors import RunError
 from sign_dist.tasks.task import Monitor
 from sign_dist.training.record import Record
 from sign_dist.training.run_dir import RunDir, progress_of
+from sign_dist.training.sinks import Sink
 from sign_dist.training.strategy import State
 
 MODEL, WEIGHTS, OPTIMIZER = "model.safetensors", "weights.safetensors", "optimizer.safetensors"
@@ -80,11 +81,11 @@ class Checkpoints(Protocol):
 class LocalCheckpoints:
     """Checkpoints straight into a run directory: the best `keep` by the monitor, and the newest two. Keeps the record, too."""
 
-    def __init__(self, run_dir: RunDir, monitor: Monitor, *, keep: int = 1) -> None:
+    def __init__(self, run_dir: RunDir, monitor: Monitor, *, keep: int = 1, sinks: Sequence[Sink] = ()) -> None:
         self.run_dir = run_dir
         self.monitor = monitor
         self.keep = keep
-        self._record = Record(run_dir)
+        self._record = Record(run_dir, sinks)
 
     def latest(self) -> Path | None:
         for folder in reversed(self.run_dir.checkpoints()):

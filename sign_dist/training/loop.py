@@ -11,16 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from sign_dist.config.train import Train
-from sign_dist.errors import Interrupted, RunError
+from sign_dist.errors import InterruptedRunError, RunError
 from sign_dist.models.mimicry import without_projections
 from sign_dist.tasks.task import Task
-from sign_dist.training.batches import Sampler
+from sign_dist.training.batches import Sampler, Step
 from sign_dist.training.checkpoint import Checkpoints, Progress, Saved, read_average, read_state
 from sign_dist.training.data import ClipSource, lengths_of
 from sign_dist.training.evaluate import Evaluation, evaluate
 from sign_dist.training.feed import Feed
 from sign_dist.training.optim import build_optimizer, lr_at, set_lr
-from sign_dist.training.step import SPIKE_STEPS, Seen, train_step
+from sign_dist.training.step import SPIKE_STEPS, Seen, StepResult, train_step
 from sign_dist.training.strategy import Engine, Strategy
 from sign_dist.transfer.freeze import Plan, keep_frozen_still, plan_of
 from sign_dist.transfer.lora import add_adapters, has_adapters, merged_state
@@ -28,6 +28,8 @@ from sign_dist.transfer.lora import add_adapters, has_adapters, merged_state
 logger = logging.getLogger(__name__)
 
 OnEpoch = Callable[[dict[str, float]], None]
+OnStep = Callable[[int, Step, StepResult], None]
+"""(number of the step from 1, its clips by index, what was seen)"""
 
 
 @dataclasses.dataclass
@@ -58,13 +60,15 @@ def fit(
     strategy: Strategy,
     checkpoints: Checkpoints,
     on_epoch: OnEpoch | None = None,
+    on_step: OnStep | None = None,
     notice: Callable[[], bool] | None = None,
+    meter: Callable[[float, float], dict[str, float]] | None = None,
 ) -> dict[str, float]:
     """Train to the end, or go on from the newest checkpoint; answers the last evaluation's metrics.
 
     Every rank calls it with the same arguments. `on_epoch` is called on every rank after each evaluation, and may raise
-    to end the training early. `notice` is asked after each step whether this process is about to be taken away; if any rank's
-    is, all write a checkpoint and stop.
+    to end the training early; so is `on_step` after each step. `notice` is asked in each step whether this process is about to be
+    taken away; if any rank's is, all write a checkpoint and stop. `meter` turns (frames, seconds) into more metrics.
 
     With the same seed and `train.parts`, the numbers are the same for every number of ranks, and for every way in which the
     training was interrupted; but for BatchNorm, whose statistics are of the clips that all ranks see at once.
@@ -72,14 +76,14 @@ def fit(
     Raises:
         RunError: steps had no finite loss more often than `train.max_skips` allows; clips are named.
         SettingsError: `freeze`, `unfreeze` or `lora` name layers that the model does not have.
-        Interrupted: a notice came, and a checkpoint was written.
+        InterruptedRunError: a notice came, and a checkpoint was written.
     """
     plan = _prepare(model, settings)
     engine = strategy.start(model, lambda bare: build_optimizer(bare, settings.optim), precision=settings.precision)
     average = {name: t.detach().clone() for name, t in engine.shares().items()} if settings.ema else None
     state = _State(engine, average)
     _resume(state, checkpoints, strategy)
-    loop = _Loop(state, plan, task, train_clips, val_clips, settings, strategy, checkpoints, on_epoch, notice)
+    loop = _Loop(state, plan, task, train_clips, val_clips, settings, strategy, checkpoints, on_epoch, on_step, notice, meter)
     return loop.run()
 
 
@@ -96,7 +100,9 @@ class _Loop:
     strategy: Strategy
     checkpoints: Checkpoints
     on_epoch: OnEpoch | None
+    on_step: OnStep | None
     notice: Callable[[], bool] | None
+    meter: Callable[[float, float], dict[str, float]] | None
 
     def run(self) -> dict[str, float]:
         state, settings = self.state, self.settings
@@ -159,6 +165,8 @@ class _Loop:
                 state.step += 1
                 state.done_steps += 1
                 _move_average(state, settings.ema)
+                if self.on_step is not None:
+                    self.on_step(state.step, step, result)
                 now = time.perf_counter()
                 state.seen.add(result, num_clips=len(step), seconds=now - started, waited_s=feed.waited_s - waited_s)
                 started, waited_s = now, feed.waited_s
@@ -174,7 +182,7 @@ class _Loop:
                 elif result.notice or (settings.checkpoint_steps and state.step % settings.checkpoint_steps == 0):
                     self._save(None)
                 if result.notice:
-                    raise Interrupted(
+                    raise InterruptedRunError(
                         f"a notice came that this machine will be taken away: step {state.step} is saved, the same command goes on"
                     )
 
@@ -204,6 +212,8 @@ class _Loop:
             "lr": lr,
             "stage": stage,
         }
+        if self.meter is not None:
+            state.metrics |= self.meter(state.seen.padded, state.seen.seconds)
         state.seen = Seen()
         value = state.metrics[self.task.monitor.name]
         if self.task.monitor.better(value, state.best):

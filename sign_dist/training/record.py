@@ -4,14 +4,18 @@ import importlib.metadata
 import json
 import math
 import platform
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
 from sign_dist import __version__
 from sign_dist.data.layout import write_json, written_whole
+from sign_dist.training.data import ClipSource
 from sign_dist.training.run_dir import RunDir
+from sign_dist.training.sinks import Sink
+from sign_dist.training.step import StepResult
 
 PACKAGES = ("ray", "torch", "numpy", "pyarrow", "mediapipe", "decord", "av", "optuna", "transformers")
 
@@ -19,8 +23,9 @@ PACKAGES = ("ray", "torch", "numpy", "pyarrow", "mediapipe", "decord", "av", "op
 class Record:
     """Appends one line per report. A run that goes on from an earlier step forgets the lines it will write again."""
 
-    def __init__(self, run_dir: RunDir) -> None:
+    def __init__(self, run_dir: RunDir, sinks: Sequence[Sink] = ()) -> None:
         self.run_dir = run_dir
+        self._sinks = sinks
         self._writer: Any = None
 
     def append(self, metrics: Mapping[str, float]) -> None:
@@ -31,6 +36,9 @@ class Record:
         with written_whole(self.run_dir.metrics_file) as temporary:
             temporary.write_text("".join(json.dumps(m) + "\n" for m in [*kept, line]), encoding="utf-8")
         self._tensorboard(line)
+        numbers = {name: value for name, value in line.items() if isinstance(value, int | float)}
+        for sink in self._sinks:
+            sink(numbers, int(line["step"]))
 
     def close(self) -> None:
         if self._writer is not None:
@@ -46,6 +54,28 @@ class Record:
             if isinstance(value, int | float) and name not in ("epoch", "step"):
                 self._writer.add_scalar(name, value, int(line["step"]))
         self._writer.flush()
+
+
+class Trace:
+    """Appends a line for each step to steps.jsonl: what it held, what came of it."""
+
+    def __init__(self, run_dir: RunDir, clips: ClipSource, *, workers: int) -> None:
+        self._file, self._clips, self._workers = run_dir.steps_file, clips, workers
+
+    def __call__(self, step: int, indices: Sequence[int], result: StepResult) -> None:
+        names = [self._clips[i].sample.id for i in indices]
+        line = {
+            "step": step,
+            "loss": result.loss,
+            "norm": result.norm,
+            "workers": self._workers,
+            "at_s": time.time(),
+            "clips": names,
+        }
+        if result.skipped:
+            line["skipped"] = result.skipped
+        with self._file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
 
 
 def write_environment(run_dir: RunDir, facts: Mapping[str, Any]) -> None:

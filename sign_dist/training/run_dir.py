@@ -33,6 +33,11 @@ class RunDir:
         return self.root / "metrics.jsonl"
 
     @property
+    def steps_file(self) -> Path:
+        """A line for each step, where `train.trace` asks for it."""
+        return self.root / "steps.jsonl"
+
+    @property
     def parts_file(self) -> Path:
         """There when a step had to be computed in more parts than the run asks for."""
         return self.root / "parts.json"

@@ -34,6 +34,8 @@ OTHER: dict[str, Any] = {
     "data.store": "s3://b/p",
     "train.precision": "bf16",
     "train.guard": "stop",
+    "train.sinks": "mlflow",
+    "scale.strategy": "ddp",
     "train.class_weights": "balanced",
     "train.select": "last",
     "scale.device": "cpu",
@@ -56,6 +58,8 @@ OTHER: dict[str, Any] = {
 SWITCH = {"model.kind": "feature", "data.features.kind": "signhiera"}
 
 
+TIED = {"task", "scale.workers", "scale.min_workers", "scale.strategy", "scale.offload", "train.parts"}
+"""What goes with other settings, and cannot be changed alone; nor can what belongs to a teacher."""
 NEEDED = {"sonar": {"model.tokenizer": "nllb"}}
 """What must be set of a kind before each other setting can be changed alone."""
 
@@ -83,7 +87,7 @@ def runs(draw: st.DrawFn) -> Run:
     model = draw(st.sampled_from(sorted(KINDS)))
     run = RUN.with_values({"task": task_of(model), "model.kind": model, "data.features.kind": READS[model][0]})
     names = sorted(run.flat().keys() - {"task", "model.kind", "data.features.kind"})
-    names = [n for n in names if not n.endswith(("preset", "weights", "parts", "workers"))]
+    names = [n for n in names if not n.endswith(("preset", "weights")) and n not in TIED and not n.startswith("train.distill.")]
     chosen = draw(st.lists(st.sampled_from(names), unique=True, max_size=8))
     if "train.unfreeze.plan" in chosen:
         chosen = [name for name in chosen if name != "train.unfreeze.stages"]
@@ -134,7 +138,7 @@ def test_every_setting_can_be_changed_by_its_name_and_changes_the_digest(model: 
     run = RUN.with_values(kinds | NEEDED.get(model, {}))
     digests = {run.digest()}
     for name, value in run.flat().items():
-        if name.endswith(("kind", "preset")) or name in ("task", "scale.workers", "train.parts"):
+        if name.endswith(("kind", "preset")) or name in TIED or name.startswith("train.distill."):
             continue
         new = "elsewhere" if name.endswith("weights") and isinstance(value, str) and value == "" else other(name, value)
         changed = run.with_values({name: new})
@@ -142,8 +146,8 @@ def test_every_setting_can_be_changed_by_its_name_and_changes_the_digest(model: 
         assert {n for n, v in changed.flat().items() if run.flat()[n] != v} == {name}
         if not name.startswith("scale."):
             digests.add(changed.digest())
-    expected = {n for n in run.flat() if not n.startswith("scale.") and not n.endswith(("kind", "preset"))}
-    assert len(digests) == 1 + len(expected - {"task", "train.parts"})
+    expected = {n for n in run.flat() if not n.startswith(("scale.", "train.distill.")) and not n.endswith(("kind", "preset"))}
+    assert len(digests) == 1 + len(expected - TIED)
 
 
 def test_a_run_cannot_be_changed_in_place_and_with_values_leaves_its_arguments_alone() -> None:

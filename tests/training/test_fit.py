@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from sign_dist.config.train import Optim, Train
 from sign_dist.data.sample import Sample
 from sign_dist.data.vocab import Vocab
-from sign_dist.errors import Interrupted, RunError
+from sign_dist.errors import InterruptedRunError, RunError
 from sign_dist.tasks.islr import Islr
 from sign_dist.tasks.task import Example
 from sign_dist.training.batches import Sampler, own_parts, parts_of
@@ -377,7 +377,7 @@ def test_a_run_that_is_stopped_inside_an_epoch_loses_a_step_at_most(tmp_path: Pa
     whole, metrics = train(tmp_path / "whole", settings)
     asked = iter(range(100))
     root = tmp_path / "stopped"
-    with pytest.raises(Interrupted, match=f"step {stop_at} is saved"):
+    with pytest.raises(InterruptedRunError, match=f"step {stop_at} is saved"):
         train(root, settings, notice=lambda: next(asked) == stop_at - 1)
     assert progress_of(RunDir(root).checkpoints()[-1])["step"] == stop_at
     resumed, again = train(root, settings, toy(seed=99))
