@@ -36,6 +36,7 @@ OTHER: dict[str, Any] = {
     "train.guard": "stop",
     "train.sinks": "mlflow",
     "scale.strategy": "ddp",
+    "scale.zero_stage": 3,
     "train.class_weights": "balanced",
     "train.select": "last",
     "scale.device": "cpu",
