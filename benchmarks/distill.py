@@ -1,0 +1,202 @@
+"""A student with a teacher against the same student without: unseen signers, several seeds, a paired test; and its size and speed.
+
+    python benchmarks/distill.py FOLDER [--seeds 3] [--signers 4] [--epochs 100]
+
+In FOLDER a synthetic world is drawn: sentences of 32 signers as landmark tracks. Of the training clips those of a few signers have
+labels. A teacher, which sees whole clips, learns from them; so does a student that looks back only, without a teacher. A third one
+is told by the teacher about all training clips, those without labels too; it takes as many steps as the second. All are scored on
+the signers of the test split. Runs that are there already are not repeated. One process and one thread, without Ray.
+
+The test is approximate randomisation over sentences; a sentence's errors are summed over the seeds, so that it counts once.
+"""
+
+import argparse
+import os
+import platform
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import torch
+
+from sign_dist.config.data import Glosses, Sampling
+from sign_dist.config.run import Run
+from sign_dist.config.source import load_run
+from sign_dist.data.layout import DatasetDir
+from sign_dist.data.prepare import prepare
+from sign_dist.data.vocab import Vocab
+from sign_dist.features.blocks import compute
+from sign_dist.features.encode import build_encoder
+from sign_dist.metrics.significance import Comparison, approximate_randomisation
+from sign_dist.metrics.tally import of_word_errors
+from sign_dist.metrics.wer import WordErrors, sentence_errors
+from sign_dist.models.build import build_model
+from sign_dist.on_ray.extraction import find_todo
+from sign_dist.on_ray.training import begin, finish, fit_run
+from sign_dist.synthetic.like import Order, write_order
+from sign_dist.tasks.build import build_task, num_classes_of
+from sign_dist.training.checkpoint import read_weights
+from sign_dist.training.data import Clips
+from sign_dist.training.distillation import count_parameters
+from sign_dist.training.evaluate import evaluate
+from sign_dist.training.run_dir import RunDir
+from sign_dist.training.strategy import OneProcess
+
+JOBS = Path(__file__).resolve().parents[1] / "jobs" / "synthetic"
+# A quarter of the pictures of the jobs: 5 a second, as many steps of an answer. It costs a tenth of the time.
+FASTER = {"data.features.every": 4, "model.time_stride": 1, "train.batch_size": 16}
+TEACHER = {"model.lstm_width": 128, "model.fused_width": 128}
+
+
+def draw(folder: Path, sentences: int, signers: int) -> tuple[Path, Path]:
+    """The dataset with labels, and the one whose labels nobody reads."""
+    world = folder / "world"
+    print(write_order(world, Order(sentences=sentences, signers=32, landmarks=True)), flush=True)
+    header, *rows = (world / "labels.tsv").read_text(encoding="utf-8").splitlines()
+    few = [f"signer{i:02d}_" for i in range(signers)]
+    has_label = [row.startswith(tuple(few)) for row in rows]
+    kept = {
+        "few": [row for row, has in zip(rows, has_label, strict=True) if has or row.split("\t")[4] != "train"],
+        "more": [row for row, has in zip(rows, has_label, strict=True) if not has],
+    }
+    found: list[Path] = []
+    for name, lines in kept.items():
+        root = folder / f"data_{name}"
+        if not (root / "dataset.json").exists():
+            (world / f"{name}.tsv").write_text("\n".join([header, *lines]) + "\n", encoding="utf-8")
+            prepare("table", world / f"{name}.tsv", root, glosses=Glosses(labels="sequence"), sampling=Sampling(image_fps=20))
+        found.append(root)
+    return found[0], found[1]
+
+
+def extract(root: Path, run: Run) -> None:
+    """The features that a run reads, in this process: tracks need no detector."""
+    todo = find_todo(DatasetDir(root), run.data.features)
+    for block in todo.blocks:
+        compute(block, todo.store, run.data.features, build_encoder(run.data.features, todo.files))
+
+
+def of_length(epochs: int) -> dict[str, int]:
+    """So many epochs, evaluated four times on the way: the best of them stands for the run."""
+    return {"train.epochs": epochs, "train.evaluate_every": max(1, epochs // 4)}
+
+
+def trained(run: Run, root: Path) -> tuple[Run, RunDir]:
+    """A run to its end, in this process."""
+    began = time.process_time()
+    run_dir, run, _ = begin(run, root)
+    if not run_dir.done_file.exists():
+        fit_run(run, run_dir, OneProcess())
+        finish(run_dir)
+        last = run_dir.metrics()[-1]
+        spent = time.process_time() - began
+        print(f"{root.name}: {last['step']} steps, val WER {last['val/wer']:.1f}, {spent:.0f} s of processor time", flush=True)
+    return run, run_dir
+
+
+def model_of(run: Run, run_dir: RunDir, clips: Clips) -> torch.nn.Module:
+    """The model that a run stands for."""
+    classes = num_classes_of(run.task, _vocab(run))
+    model = build_model(run.model, num_classes=classes, feature_shape=clips[0].features.shape[1:])
+    model.load_state_dict(read_weights(run_dir.chosen()))
+    return model.eval()
+
+
+def errors_of(run: Run, run_dir: RunDir, split: str = "test") -> list[WordErrors]:
+    """Word errors of each sentence of a split, decoded with beam search."""
+    clips = Clips.of(run, split)
+    result = evaluate(model_of(run, run_dir, clips), build_task(run, _vocab(run)), clips, batch_size=16)
+    return sentence_errors([s.gloss for s in clips.samples], [p.hypothesis for p in result.predictions])
+
+
+@torch.inference_mode()
+def milliseconds(run: Run, run_dir: RunDir, repeat: int = 2) -> tuple[float, float]:
+    """Processor time of a clip from landmarks to glosses, one clip at a time: median and 95th percentile over the test clips."""
+    clips = Clips.of(run, "test")
+    model, task = model_of(run, run_dir, clips), build_task(run, _vocab(run))
+    taken: list[float] = []
+    for i in range(len(clips)):
+        batch = task.collate([clips[i]])
+        spent: list[float] = []
+        for _ in range(repeat):
+            began = time.process_time()
+            _, outputs = task.losses(model, batch)
+            task.decode(outputs, batch, 1)
+            spent.append(time.process_time() - began)
+        taken.append(1e3 * min(spent))
+    return float(np.median(taken)), float(np.quantile(taken, 0.95))
+
+
+def compared(first: Sequence[Sequence[WordErrors]], second: Sequence[Sequence[WordErrors]]) -> Comparison:
+    """Two kinds of student, each of several seeds, on the same sentences."""
+    tallies = [of_word_errors([sum(same, WordErrors()) for same in zip(*runs, strict=True)]) for runs in (first, second)]
+    return approximate_randomisation(*tallies, resamples=10_000)
+
+
+def percent(errors: Sequence[WordErrors]) -> float:
+    return 100 * of_word_errors(errors).value
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--sentences", type=int, default=960, help="of the whole world")
+    parser.add_argument("--signers", type=int, default=4, help="whose training clips have labels")
+    parser.add_argument("--epochs", type=int, default=100, help="of the teacher over the labelled clips")
+    parser.add_argument("--student-epochs", type=int, default=100, help="of the students, counted in labelled clips")
+    parser.add_argument("words", nargs="*", metavar="NAME=VALUE", help="settings of the student with a teacher")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    few, more = draw(args.folder, args.sentences, args.signers)
+    base = load_run(JOBS / "cslr_student.py").with_values({**FASTER, "data.root": str(few)})
+    teacher = load_run(JOBS / "cslr_teacher.py").with_values({**FASTER, **TEACHER, "data.root": str(few), **of_length(args.epochs)})
+    for root in (few, more):
+        extract(root, base)
+    runs: dict[str, list[tuple[Run, RunDir]]] = {"teacher": [trained(teacher, args.folder / "runs" / "teacher")]}
+    num_few, num_more = len(Clips.of(base, "train")), len(Clips.of(base.with_values({"data.root": str(more)}), "train"))
+    epochs = {"without": args.student_epochs, "with": max(1, round(args.student_epochs * num_few / (num_few + num_more)))}
+    told = {
+        "train.distill.teacher": str(args.folder / "runs" / "teacher"),
+        "train.distill.unlabelled": str(more),
+        **{name: value for name, _, value in (word.partition("=") for word in args.words)},
+    }
+    for seed in range(args.seeds):
+        for kind, values in (("without", {}), ("with", told)):
+            run = base.with_values({**values, **of_length(epochs[kind]), "train.seed": seed})
+            runs.setdefault(kind, []).append(trained(run, args.folder / "runs" / f"{kind}_{seed}"))
+    report(runs, num_few, num_more)
+
+
+def report(runs: dict[str, list[tuple[Run, RunDir]]], num_few: int, num_more: int) -> None:
+    """The table of docs/benchmarks.md."""
+    print(f"\n{platform.machine()}, torch {torch.__version__}; {num_few} clips with labels, {num_more} without\n")
+    print("| | test WER % (each seed) | steps | parameters | MB | ms a clip (median, 95 %) |\n|---|---|---|---|---|---|")
+    errors: dict[str, list[list[WordErrors]]] = {}
+    for kind, made in runs.items():
+        errors[kind] = [errors_of(run, run_dir) for run, run_dir in made]
+        each = [percent(e) for e in errors[kind]]
+        run, run_dir = made[0]
+        count = count_parameters(model_of(run, run_dir, Clips.of(run, "test")))
+        median, high = milliseconds(run, run_dir)
+        steps = run_dir.metrics()[-1]["step"]
+        seeds = ", ".join(f"{value:.1f}" for value in each)
+        print(f"| {kind} | {np.mean(each):.1f} ({seeds}) | {steps} | {count:,} | {4e-6 * count:.1f} | {median:.1f}, {high:.1f} |")
+    for first, second in (("without", "with"), ("teacher", "with")):
+        runs_of = [errors[first] * (len(errors[second]) if first == "teacher" else 1), errors[second]]
+        found = compared(*runs_of)
+        change = f"{100 * found.first:.1f} -> {100 * found.second:.1f}"
+        print(f"\n{second} against {first}: {change}, p = {found.p:.4f} ({found.method}, {found.n} sentences)")
+    for seed, (one, other) in enumerate(zip(errors["without"], errors["with"], strict=True)):
+        print(f"seed {seed}: p = {compared([one], [other]).p:.4f}")
+
+
+def _vocab(run: Run) -> Vocab:
+    return Vocab.read(DatasetDir(Path(run.data.root)).vocab_file)
+
+
+if __name__ == "__main__":
+    main()
