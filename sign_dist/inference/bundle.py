@@ -193,6 +193,12 @@ def num_parameters(weights: Path) -> int:
         return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118 (it is no dict)
 
 
+def decode_facts(run: Run) -> dict[str, Any]:
+    """The settings that answers are read out with, those of the task only."""
+    read = {"islr": (), "cslr": ("beam", "merge"), "slt": ("beam", "max_len", "len_penalty")}
+    return {name: getattr(run.decode, name) for name in read[run.task]}
+
+
 def _card(run_dir: RunDir, run: Run, facts: BundleFacts, weights: Path) -> str:
     """The model card: with the scores of the newest evaluation of this very checkpoint, those of test first."""
     for path in sorted(
@@ -212,7 +218,7 @@ def _card(run_dir: RunDir, run: Run, facts: BundleFacts, weights: Path) -> str:
             "weights_bytes": weights.stat().st_size,
             "weights_sha256": facts.weights_sha256,
         },
-        "decode": run.decode.model_dump() if run.task != "islr" else {},
+        "decode": decode_facts(run),
         "training": {"run digest": run.digest(), "checkpoint": facts.provenance["checkpoint"], "chosen by": run.train.select},
         "software": facts.provenance["environment"],
     }

@@ -102,14 +102,14 @@ def build_report(
     return jsonable(report)
 
 
-def write_report(
-    folder: str | Path, evaluated: Sequence[Evaluated], report: Mapping[str, Any], *, title: str = "Evaluation"
-) -> Path:
-    """Write predictions.jsonl, report.html, MODEL_CARD.md and report.json into `folder`; returns the page's path."""
+def write_report(folder: str | Path, evaluated: Sequence[Evaluated], report: Mapping[str, Any], *, name: str = "model") -> Path:
+    """Write predictions.jsonl, report.html, MODEL_CARD.md and report.json into `folder`; the page's path. `name` is the run's."""
     folder = Path(folder)
     report = jsonable(report)
+    split = str(report["facts"].get("split", {}).get("evaluated", ""))
+    title = f"{name}: {split}" if split else name
     write_predictions(folder / "predictions.jsonl", evaluated)
-    texts = {"report.html": render_page(evaluated, report, title=title), "MODEL_CARD.md": model_card(report, title=title)}
+    texts = {"report.html": render_page(evaluated, report, title=title), "MODEL_CARD.md": model_card(report, title=name)}
     # Last: a reader that finds it finds the others.
     texts["report.json"] = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     for name, text in texts.items():

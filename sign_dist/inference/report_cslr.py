@@ -137,10 +137,10 @@ def _bounds(gloss: dict[str, Any]) -> list[float] | None:
 
 
 def _examples(evaluated: Sequence[Evaluated], rows: Sequence[WordErrors]) -> dict[str, list[dict[str, Any]]]:
-    """Best first by word error rate; of equal clips the longer one, which says more."""
+    """Best first by word error rate; of equal clips the longer ones, which say more, lie towards the ends."""
     shown = unlike(evaluated)
     pairs = [(e, row) for e, row in zip(evaluated, rows, strict=True) if row.num_words and e.id in shown]
-    ordered = sorted(pairs, key=lambda pair: (pair[1].rate, -pair[1].num_words, pair[0].id))
+    ordered = sorted(pairs, key=lambda pair: (pair[1].rate, (1 if pair[1].rate >= 1 else -1) * pair[1].num_words, pair[0].id))
     return {
         name: [
             {

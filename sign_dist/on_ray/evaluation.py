@@ -19,7 +19,7 @@ from sign_dist.data.manifest import read_manifest
 from sign_dist.data.privacy import level_of, shows_people
 from sign_dist.data.sample import Sample
 from sign_dist.features.store import FeatureStore
-from sign_dist.inference.bundle import num_parameters
+from sign_dist.inference.bundle import decode_facts, num_parameters
 from sign_dist.inference.evaluated import Evaluated
 from sign_dist.inference.report import build_report, write_report
 from sign_dist.models.build import build_model
@@ -35,7 +35,7 @@ from sign_dist.transfer.weights_file import file_digest
 
 CLIPS_PER_BATCH = 32
 # Of each batch so many clips are answered one at a time, for the time per clip; the others share a call, which is quicker.
-TIMED_PER_BATCH = 4
+TIMED_PER_BATCH = 8
 MOST_ANSWERS = 10
 # What a dataset may say of its corpus, and what the preset of the corpus calls it.
 CORPUS_FACTS = {"title": "title", "licence": "licence", "origin": "origin", "language": "language", "text_language": "text"}
@@ -99,8 +99,7 @@ def evaluate_run(root: Path, split: str) -> tuple[Path, dict[str, Any]]:
         language=LANGUAGES.get(str(dataset.facts().get("text_language", "")), "other"),
         training=read_metrics(run_dir.metrics_file) if run_dir.metrics_file.exists() else (),
     )
-    name = f"{run_dir.root.resolve().name}: {split}"
-    page = write_report(run_dir.eval(split), evaluated, report, title=name)
+    page = write_report(run_dir.eval(split), evaluated, report, name=run_dir.root.resolve().name)
     return page, report
 
 
@@ -110,6 +109,7 @@ def report_facts(run_dir: RunDir, chosen: Path, split: str) -> dict[str, Any]:
     dataset = DatasetDir(Path(run.data.root))
     facts = dataset.facts()
     preset = CORPORA.get(str(facts.get("reader", "")))
+    spec = FeatureStore.find(dataset, run.data.features, shared=run.data.store).spec()
     weights = chosen / "model.safetensors"
     return {
         "split": {
@@ -130,14 +130,14 @@ def report_facts(run_dir: RunDir, chosen: Path, split: str) -> dict[str, Any]:
             "dataset digest": facts["digest"],
             "rejected": facts["rejected"],
         },
-        "features": FeatureStore.find(dataset, run.data.features, shared=run.data.store).spec().to_json(),
+        "features": {"name": spec.name} | spec.to_json(),
         "model": run.model.model_dump(mode="json"),
         "size": {
             "parameters": num_parameters(weights),
             "weights_bytes": weights.stat().st_size,
             "weights_sha256": file_digest(weights),
         },
-        "decode": run.decode.model_dump() if run.task != "islr" else {},
+        "decode": decode_facts(run),
         "training": {
             "run digest": run.digest(),
             "checkpoint": chosen.name,

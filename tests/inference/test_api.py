@@ -96,6 +96,32 @@ def send(client: TestClient, data: bytes, query: str = "", **options: Any) -> An
     return client.post(f"/v1/recognize{query}", files={"video": ("../../etc/passwd", data)}, **options)
 
 
+@pytest.mark.parametrize(
+    ("task", "said", "answer", "best"),
+    [
+        ("cslr", "I BOOK", {"glosses": ["I", "BOOK"]}, {"glosses": ["I", "BOOK"], "score": 0.5}),
+        ("cslr", "", {"glosses": []}, {"glosses": [], "score": 0.5}),
+        ("slt", "I read.", {"sentence": "I read."}, {"sentence": "I read.", "score": 0.5}),
+    ],
+)
+def test_every_task_has_an_answer_of_its_own(
+    fake: Fake, clip: bytes, task: str, said: str, answer: dict[str, Any], best: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def recognize(path: Path, k: int) -> Answer:
+        return Answer("fake-1", Prediction(said, ((said, 0.5), ("NO", -math.inf))[:k]), decode_encode_s=0.2, model_s=0.1)
+
+    monkeypatch.setattr(fake, "recognize", recognize)
+    with TestClient(build_api(fake, limits=LIMITS, task=task)) as client:
+        body = send(client, clip, "?k=2").json()
+        schema = client.get("/openapi.json").json()
+    assert body.keys() == {"model", *answer, "results", "timing_ms", "request_id"}
+    assert body.items() >= answer.items()
+    assert body["results"][0] == best
+    assert body["results"][1]["score"] is None
+    reply = schema["paths"]["/v1/recognize"]["post"]["responses"]["200"]["content"]["application/json"]["schema"]["$ref"]
+    assert schema["components"]["schemas"][reply.rpartition("/")[2]]["properties"].keys() == body.keys()
+
+
 def test_a_video_is_answered_with_glosses_times_and_ids(client: TestClient, fake: Fake, clip: bytes) -> None:
     response = send(client, clip, "?k=3")
     assert response.status_code == 200

@@ -165,7 +165,7 @@ def page(tmp_path):
     metrics.write_text('{"epoch": 1, "train/loss": 2, "val/top1": 0.2}\n{"epoch": 2, "train/loss": 1, "val/top1": 0.4}\n')
     clips = [*split(video_path=tmp_path / "gone.mp4"), clip("c<b>&", "NO", "", error="decode_failed: <script>alert(1)</script>")]
     report = build_report(clips, facts=FACTS | {"made": "today", "empty": {}}, training=read_metrics(metrics))
-    path = write_report(tmp_path, clips, report, title="Toy & co")
+    path = write_report(tmp_path, clips, report, name="Toy & co")
     return Page(path.read_text(encoding="utf-8"))
 
 

@@ -201,7 +201,7 @@ def test_the_page_is_self_contained_and_escapes_hostile_labels(tmp_path, task):
     clips = hostile(sentences() if task == "slt" else sequences())
     facts = {"split": {"policy": HOSTILE, "warnings": [f"a {HOSTILE} leaks"]}, "dataset": {"licence": HOSTILE}}
     report = build_report(clips, facts=facts, task=task, training=TRAINING)
-    path = write_report(tmp_path, clips, report, title=HOSTILE)
+    path = write_report(tmp_path, clips, report, name=HOSTILE)
     page = Page(path.read_text(encoding="utf-8"))
     check_page(page)
     assert HOSTILE in page.text
