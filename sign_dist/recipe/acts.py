@@ -30,13 +30,15 @@ from sign_dist.errors import RunError, SignDistError
 from sign_dist.features.encode import find_files, spec_for
 from sign_dist.features.spec import VERSION
 from sign_dist.inference.bundle import export
+from sign_dist.inference.compare import compare, write_comparison
+from sign_dist.inference.sides import read_side
 from sign_dist.recipe.chain import Done, digest_of
 from sign_dist.recipe.samples import write_samples
-from sign_dist.recipe.side_by_side import write_side_by_side
 from sign_dist.stages import state_of
 from sign_dist.synthetic.corpus import WORLD_VERSION
 from sign_dist.synthetic.like import Order
 from sign_dist.tasks.build import monitor_of
+from sign_dist.training.parts import save_encoder
 from sign_dist.training.run_dir import RunDir
 from sign_dist.training.start import weights_at
 from sign_dist.transfer.weights_file import file_digest
@@ -106,7 +108,7 @@ class StageActs:
             case PrepareStage():
                 return self._prepare(stage, Path(_at(stage.raw, done)), DatasetDir(out))
             case ExtractStage():
-                return self._extract(stage, done)
+                return self._extract(stage, out, done)
             case TrainStage():
                 return self._train(stage, out, done)
             case EvaluateStage():
@@ -138,12 +140,12 @@ class StageActs:
         text = f"{'/'.join(made.counts)} {counts} clips{glosses}, split {made.policy}; rejected: {_tally(made.rejected)}"
         return Done(str(dataset.root), dataset.facts()["digest"], text, (str(dataset.facts_file),))
 
-    def _extract(self, stage: ExtractStage, done: Mapping[str, Done]) -> Done:
+    def _extract(self, stage: ExtractStage, out: Path, done: Mapping[str, Done]) -> Done:
         dataset = DatasetDir(Path(_at(stage.dataset, done)))
         features = stage.features
         if isinstance(features, SignHieraFeatures) and features.weights.startswith(SIGN):
-            # Of a run that trained more than the encoder, the encoder is what is taken.
-            features = features.with_values({"weights": str(weights_at(Path(_at(features.weights, done))).file)})
+            weights = _encoder_of(RunDir(Path(_at(features.weights, done))), out / "encoder.safetensors")
+            features = features.with_values({"weights": str(weights)})
         made = self.verbs.extract(dataset, features, stage.store)
         name = Path(made.where).name
         text = f"{made.clips} clips -> {name}; without features: {_tally(made.failed)}"
@@ -167,15 +169,22 @@ class StageActs:
         return Done(str(out), file_digest(weights_at(out).file), text, (str(run_dir.done_file),))
 
 
+def _encoder_of(run_dir: RunDir, out: Path) -> Path:
+    """The weights of the SignHiera that a run trained: alone, or in front of a model that reads frames."""
+    if run_dir.run().model.kind == "signhiera":
+        return weights_at(run_dir.root).file
+    save_encoder(run_dir, out)
+    return out
+
+
 def _compare(stage: CompareStage, out: Path, done: Mapping[str, Done]) -> Done:
-    runs = {run.removeprefix(SIGN): RunDir(Path(_at(run, done))) for run in stage.runs}
-    tasks = {run_dir.run().task for run_dir in runs.values()}
-    if len(tasks) > 1:
-        raise RunError(f"runs of different tasks ({', '.join(sorted(tasks))}) have no score in common: compare those of one task")
-    file = out / "compare.tsv"
-    found = {name: run_dir.eval(stage.split) / "predictions.jsonl" for name, run_dir in runs.items()}
-    text = write_side_by_side(found, file, task=tasks.pop())
-    return Done(str(file), _file(file), text, (str(file),))
+    sides = [read_side(f"{run.removeprefix(SIGN)}={_at(run, done)}", stage.split) for run in stage.runs]
+    found = compare(sides, split=stage.split, pairs="first")
+    page = write_comparison(out, found)
+    ps = ["", *(f" (p = {pair['scores'][0]['p']:.2g})" for pair in found["pairs"])]
+    values = [f"{side['name']} {side['scores'][0]['value']:.4g}{p}" for side, p in zip(found["sides"], ps, strict=True)]
+    file = out / "compare.json"
+    return Done(str(out), _file(file), f"{found['measures'][0]['title']}: {', '.join(values)}", (str(file), str(page)))
 
 
 def _samples(stage: SamplesStage, out: Path, done: Mapping[str, Done]) -> Done:

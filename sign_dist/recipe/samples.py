@@ -1,13 +1,12 @@
 """A few answers to read: the best, those in the middle and the worst, by each clip's own score."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from sign_dist.data.layout import written_whole
 from sign_dist.errors import RunError
+from sign_dist.inference.evaluated import read_predictions
 from sign_dist.metrics.text import chrf
 from sign_dist.metrics.wer import sentence_errors
 
@@ -30,12 +29,14 @@ def write_samples(predictions: Path, out: Path, *, task: str, each: int) -> str:
 
     Raises:
         RunError: there are no predictions.
+        DataError: they are damaged.
     """
-    try:
-        rows: list[dict[str, Any]] = [json.loads(line) for line in predictions.read_text(encoding="utf-8").splitlines() if line]
-    except (OSError, ValueError) as error:
-        raise RunError(f"{str(predictions)!r} cannot be read ({error}): evaluate the run again") from None
-    answers = [_answer(row, task) for row in rows]
+    if not predictions.is_file():
+        raise RunError(f"no predictions {str(predictions)!r}: evaluate the run again")
+    answers = [
+        Answer(clip.id, clip.signer, clip.reference, clip.answer, score_of(clip.reference, clip.answer, task))
+        for clip in read_predictions(predictions)
+    ]
     chosen = choose(answers, each)
     with written_whole(out) as temporary:
         lines = ["\t".join(COLUMNS), *("\t".join(_cells(place, answer)) for place, answer in chosen)]
@@ -73,12 +74,6 @@ def score_of(reference: str, hypothesis: str, task: str) -> float:
             return chrf([reference], [hypothesis]).value
         case _:
             return float(reference == hypothesis)
-
-
-def _answer(row: dict[str, Any], task: str) -> Answer:
-    hypothesis = "" if row.get("error") else str(row.get("hypothesis", ""))
-    reference = str(row["reference"])
-    return Answer(str(row["id"]), str(row.get("signer", "")), reference, hypothesis, score_of(reference, hypothesis, task))
 
 
 def _cells(place: str, answer: Answer) -> tuple[str, ...]:
