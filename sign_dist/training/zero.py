@@ -32,8 +32,8 @@ from sign_dist.transfer.sync_bn import share_batch_norm
 
 logger = logging.getLogger(__name__)
 
-BUCKET_NUMEL = 50_000_000
-"""Numbers that are sent at once, at most. DeepSpeed's own 500 million take 2 GB whatever the model's size."""
+BUCKET_NUMEL = 8_000_000
+"""Numbers that are sent at once, at most: 32 MB, near what DDP takes. DeepSpeed's own 500 million hold 2 GB for themselves."""
 
 PERSIST_NUMEL = 100_000
 """In stage 3, parameters of fewer numbers stay whole on every worker as well: to send them costs more than to hold them."""
@@ -100,10 +100,7 @@ class ZeroEngine:
         self.optimizer = optimizer
         self._persist_numel = persist_numel
         self._device, self._stage, self._offload, self._scale = device, stage, offload, scale
-        if scalar := next((name for name, p in model.named_parameters() if p.ndim == 0), ""):
-            raise SettingsError(
-                f"deepspeed cannot share out the parameter {scalar!r}, which has no dimension: set scale.strategy=fsdp or ddp"
-            )
+        _without_scalars(model)
         self._plain = PlainCopy(model)
         names = {id(p): name for name, p in model.named_parameters()}
         self._groups = [[names[id(p)] for p in group["params"]] for group in optimizer.param_groups]
@@ -232,7 +229,8 @@ class ZeroEngine:
         if self._stage == 3:
             zero |= {
                 "stage3_prefetch_bucket_size": bucket,
-                "stage3_max_live_parameters": max(numel, 1),
+                "stage3_max_live_parameters": max(numel // 4, bucket),  # of one layer and those fetched ahead
+                "stage3_max_reuse_distance": max(numel // 4, bucket),
                 "stage3_param_persistence_threshold": self._persist_numel,
             }
         if self._offload:
@@ -395,6 +393,18 @@ def _with_tensors(outputs: Any, change: Callable[[Tensor], Tensor]) -> Any:
         values = {f.name: _with_tensors(getattr(outputs, f.name), change) for f in dataclasses.fields(outputs)}
         return type(outputs)(**values)
     return outputs
+
+
+def _without_scalars(model: nn.Module) -> None:
+    """DeepSpeed sends parameters as bytes, and torch cannot see what has no dimension as bytes.
+
+    Raises:
+        SettingsError: the model has such a parameter.
+    """
+    if scalar := next((name for name, p in model.named_parameters() if p.ndim == 0), ""):
+        raise SettingsError(
+            f"deepspeed cannot share out the parameter {scalar!r}, which has no dimension: set scale.strategy=fsdp or ddp"
+        )
 
 
 def _is_cut(tensor: Any) -> bool:

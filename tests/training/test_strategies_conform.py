@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from sign_dist.config.train import Optim, Train, Unfreeze
+from sign_dist.config.train import Lora, Optim, Train, Unfreeze
 from sign_dist.data.sample import Sample
 from sign_dist.data.vocab import Vocab
 from sign_dist.tasks.cslr import Cslr
@@ -30,7 +30,7 @@ from sign_dist.training.run_dir import RunDir
 from sign_dist.training.strategy import Ddp, OneProcess, Strategy
 
 CLOSE = 1e-5
-PATIENCE_S = 120
+PATIENCE_S = 400
 STEPS, PER_EPOCH, BATCH = 50, 5, 6
 VOCAB = Vocab(("A", "B", "C", "D"))
 WIDTH = 5
@@ -48,6 +48,7 @@ PRELOAD = [
 ]
 
 Kind = Literal["none", "ddp", "fsdp", "zero1", "zero2", "zero3", "zero1-offload", "zero2-offload", "zero3-offload"]
+Special = Literal["", "adapters", "batch norm", "bf16", "poison", "scalar"]
 KINDS: tuple[Kind, ...] = ("none", "ddp", "fsdp", "zero1", "zero2", "zero3")
 
 
@@ -57,7 +58,7 @@ class Net(nn.Module):
     No biases in the blocks: that of attention's keys has a gradient of nothing but rounding, which Adam blows up to full steps.
     """
 
-    def __init__(self, dropout: float) -> None:
+    def __init__(self, dropout: float, *, batch_norm: bool = False, scalar: bool = False) -> None:
         super().__init__()
         self.front = nn.Linear(WIDTH, 16)
         blocks = (nn.TransformerEncoderLayer(16, 2, 32, dropout, batch_first=True, bias=False) for _ in range(2))
@@ -65,7 +66,8 @@ class Net(nn.Module):
         self.lstm = nn.LSTM(16, 8, batch_first=True, bidirectional=True)
         self.norm, self.second = nn.LayerNorm(16), nn.LayerNorm(16)
         self.second.weight = self.norm.weight
-        self.temperature = nn.Parameter(torch.ones(1))
+        self.statistics = nn.BatchNorm1d(16) if batch_norm else None
+        self.temperature = nn.Parameter(torch.ones(() if scalar else 1))
         self.head = nn.Linear(16, len(VOCAB) + 1)
         self.register_buffer("seen", torch.zeros((), dtype=torch.long))
 
@@ -76,14 +78,17 @@ class Net(nn.Module):
             x = block(x, src_key_padding_mask=behind)
         packed = nn.utils.rnn.pack_padded_sequence(self.norm(x), lengths, batch_first=True, enforce_sorted=False)
         x, _ = nn.utils.rnn.pad_packed_sequence(self.lstm(packed)[0], batch_first=True)
+        if self.statistics is not None:
+            x = self.statistics(x.transpose(1, 2)).transpose(1, 2)
         return self.head(self.second(x)) * self.temperature, lengths
 
     def layer_groups(self) -> list[tuple[str, list[nn.Module | nn.Parameter]]]:
-        return [("head", [self.head, self.temperature, self.norm, self.lstm]), ("blocks", [self.blocks, self.front])]
+        statistics = [] if self.statistics is None else [self.statistics]
+        return [("head", [self.head]), ("middle", [self.temperature, self.norm, self.lstm, *statistics, self.blocks, self.front])]
 
 
-def clips(count: int, seed: int) -> list[Example]:
-    """Clips of one or two glosses, each of which shows in its features."""
+def clips(count: int, seed: int, *, poisoned: bool = False) -> list[Example]:
+    """Clips of one or two glosses, each of which shows in its features; of the poisoned ones, one is no number."""
     rng = np.random.default_rng(seed)
     found: list[Example] = []
     for i in range(count):
@@ -93,6 +98,8 @@ def clips(count: int, seed: int) -> list[Example]:
             features[part, gloss] += 2
         label = " ".join(VOCAB.glosses[g] for g in glosses)
         found.append(Example(Sample(f"clip{seed}-{i}", "", label), features))
+    if poisoned:
+        found[3].features[:] = np.nan
     return found
 
 
@@ -106,10 +113,11 @@ class Job:
     dropout: float = 0.1
     stages: int = 1
     ema: float = 0.0
+    special: Special = ""
 
     def train(self, strategy: Strategy) -> None:
         torch.manual_seed(3)
-        model = Net(self.dropout)
+        model = Net(self.dropout, batch_norm=self.special == "batch norm", scalar=self.special == "scalar")
         settings = Train(
             epochs=STEPS // PER_EPOCH,
             batch_size=BATCH,
@@ -118,10 +126,13 @@ class Job:
             ema=self.ema,
             unfreeze=Unfreeze(stages=self.stages),
             optim=Optim(lr=3e-3, layer_decay=0.5),
+            lora=Lora(targets="front linear1" if self.special == "adapters" else "", rank=2),
+            precision="bf16" if self.special == "bf16" else "fp32",
         )
         task = Cslr(VOCAB, time_stride=1, beam=1)
         checkpoints = LocalCheckpoints(RunDir(self.folder), task.monitor, keep=settings.keep_best)
-        fit(model, task, clips(BATCH * PER_EPOCH, 0), clips(7, 1), settings, strategy=strategy, checkpoints=checkpoints)
+        examples = clips(BATCH * PER_EPOCH, 0, poisoned=self.special == "poison")
+        fit(model, task, examples, clips(7, 1), settings, strategy=strategy, checkpoints=checkpoints)
 
 
 def strategy_of(kind: Kind) -> Strategy:
@@ -205,17 +216,18 @@ class _Trainings(dict[Any, Job]):
         super().__init__()
         self._folder = folder
 
-    def __missing__(self, key: tuple[Kind, float, int, float]) -> Job:
-        kind, dropout, stages, ema = key
-        name = f"{kind}-{dropout}-{stages}-{ema}"
-        self[key] = run(Job(kind, 1 if kind == "none" else 2, self._folder / name, dropout, stages, ema))
+    def __missing__(self, key: tuple[Any, ...]) -> Job:
+        """Of the key (kind, dropout, stages, ema, special), or less of it."""
+        kind, *rest = key
+        self[key] = run(Job(kind, 1 if kind == "none" else 2, self._folder / "-".join(map(str, key)), *rest))
         return self[key]
 
 
 def losses(job: Job) -> list[float]:
-    """Loss per clip of each of the 50 steps."""
+    """Loss per clip of each of the 50 steps, but for those that were left out."""
     facts = json.loads((RunDir(job.folder).checkpoints()[-1] / "progress.json").read_text())
-    assert facts["step"] == len(facts["recent"]) == STEPS
+    assert facts["step"] == STEPS
+    assert len(facts["recent"]) == STEPS - (STEPS // PER_EPOCH if job.special == "poison" else 0)
     return facts["recent"]
 
 
@@ -256,15 +268,15 @@ def goes_on(source: Job, kind: Kind, workers: int, folder: Path) -> Job:
 @pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS[1:])
 def test_the_same_fifty_steps(undisturbed: dict[Any, Job], kind: Kind) -> None:
-    one = undisturbed["none", 0.1, 1, 0.0]
+    one = undisturbed["none", 0.1]
     assert losses(one)[-1] < 0.5 * losses(one)[0], "what learns nothing shows nothing"
-    assert_alike(one, undisturbed[kind, 0.1, 1, 0.0])
+    assert_alike(one, undisturbed[kind, 0.1])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS[1:])
 def test_the_same_fifty_steps_without_dropout(undisturbed: dict[Any, Job], kind: Kind) -> None:
-    assert_alike(undisturbed["none", 0.0, 1, 0.0], undisturbed[kind, 0.0, 1, 0.0])
+    assert_alike(undisturbed["none", 0.0], undisturbed[kind, 0.0])
 
 
 @pytest.mark.long
@@ -294,14 +306,42 @@ def test_unfreezing_in_stages_and_a_moving_average_under_the_others(undisturbed:
 def test_a_run_moves_between_strategies_and_numbers_of_workers(
     undisturbed: dict[Any, Job], tmp_path: Path, source: Kind, kind: Kind, workers: int
 ) -> None:
-    assert_alike(undisturbed["none", 0.1, 1, 0.0], goes_on(undisturbed[source, 0.1, 1, 0.0], kind, workers, tmp_path))
+    assert_alike(undisturbed["none", 0.1], goes_on(undisturbed[source, 0.1], kind, workers, tmp_path))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS[1:])
+@pytest.mark.parametrize("special", ["adapters", "poison"])
+def test_adapters_and_steps_without_a_finite_loss(undisturbed: dict[Any, Job], kind: Kind, special: Special) -> None:
+    assert_alike(undisturbed["none", 0.1, 1, 0.0, special], undisturbed[kind, 0.1, 1, 0.0, special])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS[2:])
+def test_statistics_of_batches_are_those_of_ddp(undisturbed: dict[Any, Job], kind: Kind) -> None:
+    """Not those of one worker, who sees other clips at once."""
+    assert_alike(undisturbed["ddp", 0.1, 1, 0.0, "batch norm"], undisturbed[kind, 0.1, 1, 0.0, "batch norm"])
+
+
+@pytest.mark.slow
+def test_fsdp_leaves_a_parameter_without_a_dimension_whole(undisturbed: dict[Any, Job]) -> None:
+    assert_alike(undisturbed["none", 0.1, 1, 0.0, "scalar"], undisturbed["fsdp", 0.1, 1, 0.0, "scalar"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS[1:])
+def test_bf16_is_the_same_but_for_its_digits(undisturbed: dict[Any, Job], kind: Kind) -> None:
+    one, two = (losses(undisturbed[k, 0.1, 1, 0.0, "bf16"]) for k in ("none", kind))
+    assert one[0] == pytest.approx(two[0], abs=CLOSE), "nothing has been rounded in different ways yet"
+    assert one == pytest.approx(two, rel=0.05)
+    assert one[0] != losses(undisturbed["none", 0.1])[0], "bf16 computes in bf16"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("source", "kind"), [*itertools.product(KINDS, KINDS)])
 def test_a_run_moves_from_each_strategy_to_each(undisturbed: dict[Any, Job], tmp_path: Path, source: Kind, kind: Kind) -> None:
     workers = 1 if kind == "none" else 3 if source in ("none", "fsdp", "zero3") else 2
-    assert_alike(undisturbed["none", 0.1, 1, 0.0], goes_on(undisturbed[source, 0.1, 1, 0.0], kind, workers, tmp_path))
+    assert_alike(undisturbed["none", 0.1], goes_on(undisturbed[source, 0.1], kind, workers, tmp_path))
 
 
 @pytest.mark.slow
