@@ -176,6 +176,7 @@ def test_no_path_of_a_private_machine(path: Path) -> None:
     assert not re.search(r"(?<![\w.~])/(?:work|home|root|Users|tmp|opt)/", path.read_text(encoding="utf-8"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
 def test_python_examples_run(path: Path) -> None:
     """An example is a whole file. A job and a space must also hold: their function is called."""

@@ -115,6 +115,7 @@ SURVIVED: dict[str, Any] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", SURVIVED)
 def test_a_fault_that_passes_costs_nothing(name: str, server: Any, tmp_path: Path) -> None:
     server.answers["/b.mp4"] = Answer(BODY)
@@ -159,6 +160,7 @@ FATAL: dict[str, tuple[str, Any]] = {
 }  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", FATAL)
 def test_a_fault_that_stays_is_a_row_with_its_reason(name: str, server: Any, tmp_path: Path) -> None:
     reason, answer = FATAL[name]
@@ -659,6 +661,7 @@ def test_what_yt_dlp_cannot_fetch_is_a_row(
     assert len(fake.calls) == calls
 
 
+@pytest.mark.long
 def test_the_real_yt_dlp_takes_our_options(server: Any, tmp_path: Path, paint: Any) -> None:
     """Not from YouTube: yt-dlp also takes the address of a plain file."""
     pytest.importorskip("yt_dlp", reason="the extra youtube is not installed")

@@ -201,6 +201,7 @@ def test_signatures_can_come_from_elsewhere(leaky: DatasetDir) -> None:
     assert [leak.kind for leak in report.across] == ["bytes", "signer"], "what the manifests tell needs no picture"
 
 
+@pytest.mark.long
 def test_training_refuses_a_leaky_test_split_in_one_sentence(leaky: DatasetDir) -> None:
     with pytest.raises(DataError, match=r"leaks from train into test: 1 identical clips .*data\.allow_leaks=true"):
         refuse_leaks(leaky, "train", allow=False)

@@ -74,6 +74,7 @@ def test_a_damaged_record_is_not_taken_for_none(dataset: DatasetDir, content: st
         shows_people(dataset)
 
 
+@pytest.mark.long
 def test_the_command_refuses_pictures_before_anything_starts(dataset: DatasetDir) -> None:
     from typer.testing import CliRunner
 

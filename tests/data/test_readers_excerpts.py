@@ -160,6 +160,7 @@ def cut(files: Mapping[str, str], split: str) -> bool:
     return any("excerpt" in source and any(f"{word}" in name for word in given) for name, source in files.items())
 
 
+@pytest.mark.long
 def test_wlasl_tells_the_same_through_all_its_files(annotations: Path, tmp_path: Path) -> None:
     folders = [laid_out(annotations, tmp_path / str(i), CASES[case][1]) for i, case in enumerate(list(CASES)[:4])]
     full, by_list, by_classes, cut_off = (

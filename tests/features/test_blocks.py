@@ -122,6 +122,7 @@ def test_new_clips_are_computed_and_old_ones_are_not(store: FeatureStore, no_dec
     assert len(store.errors()) == 130
 
 
+@pytest.mark.long
 def test_two_writers_share_the_work_and_do_nothing_twice(store: FeatureStore, no_decoder: list[str]) -> None:
     clips = rows(400)
 
@@ -165,6 +166,7 @@ def die(place: LocalPlace, key: str) -> str:
     return process.stdout.strip()
 
 
+@pytest.mark.long
 def test_a_dead_writer_holds_nothing_and_leaves_word_of_its_death(tmp_path: Path) -> None:
     place = LocalPlace(tmp_path)
     assert [die(place, "a"), die(place, "b"), die(place, "a")] == ["{}", "{'a': 1}", "{'a': 1, 'b': 1}"]

@@ -79,6 +79,7 @@ def test_a_place_goes_to_another_process(place: Place) -> None:
     assert pickle.loads(pickle.dumps(place)).read("a/one") == b"1"
 
 
+@pytest.mark.long
 def test_a_store_works_in_either(root: str, tmp_path: Path) -> None:
     dataset = DatasetDir(tmp_path / "d")
     spec = FeatureSpec(features=LandmarkFeatures())

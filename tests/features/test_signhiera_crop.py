@@ -111,6 +111,7 @@ def test_the_detector_s_file_names_the_features(tmp_path: Path) -> None:
         assert len(names) == 2
 
 
+@pytest.mark.long
 def test_a_real_signer_is_encoded_from_the_square_around_the_face(shared_folder: Path) -> None:
     features = SignHieraFeatures(crop="face")
     files = find_files(features, shared_folder / "models/mediapipe")

@@ -77,6 +77,7 @@ def test_what_is_committed_is_read_and_doing_it_twice_changes_nothing(store: Fea
     assert all(pq.read_schema(path).equals(SCHEMA) for path in (folder(store) / "shards").iterdir())
 
 
+@pytest.mark.long
 @given(st.permutations(range(6)))
 def test_a_store_does_not_tell_the_order_in_which_it_was_filled(order: list[int]) -> None:
     with tempfile.TemporaryDirectory() as name:
@@ -120,6 +121,7 @@ for i in range(10_000):
 """
 
 
+@pytest.mark.long
 def test_a_writer_that_is_killed_leaves_only_whole_blocks(store: FeatureStore) -> None:
     writer = subprocess.Popen([sys.executable, "-c", KILLED, str(folder(store))], stdout=subprocess.PIPE)
     try:

@@ -35,6 +35,7 @@ def test_a_sound_store_verifies(store: FeatureStore) -> None:
     assert seen.num_bytes == sum(p.stat().st_size for p in (Path(store.uri) / "shards").iterdir())
 
 
+@pytest.mark.long
 @given(st.data())
 @settings(max_examples=60)
 def test_any_changed_byte_is_found(data: st.DataObject) -> None:

@@ -264,6 +264,7 @@ def test_translations_written_without_blanks_are_counted_in_characters():
     assert (found["unit"], found["running"]) == ("characters", 3)
 
 
+@pytest.mark.long
 def test_leaks_of_the_manifests_are_shown_without_and_with_a_comparison_of_pictures(tmp_path):
     clips = [clip(0, signer="ann"), clip(1, split="test", signer="ann"), clip(2, split="test", signer="bo")]
     dataset = made(tmp_path, clips)

@@ -85,6 +85,7 @@ def test_a_seed_names_the_resamples_and_blocks_do_not_show(monkeypatch):
     assert whole == bootstrap(values, resamples=300, seed=4)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("share", [0.3, 0.7, 0.95])
 def test_a_95_percent_interval_covers_the_truth_about_that_often(share):
     rng = np.random.default_rng(0)
@@ -96,6 +97,7 @@ def test_a_95_percent_interval_covers_the_truth_about_that_often(share):
     assert 0.87 <= covered <= 1
 
 
+@pytest.mark.long
 def test_signers_resampled_cover_the_truth_where_clips_resampled_do_not():
     """Signers of unequal skill, mean 0.6: what a new signer meets."""
     rng = np.random.default_rng(1)

@@ -86,6 +86,7 @@ def test_rouge_equals_rouge_score():
     assert found.value == pytest.approx(np.mean(harmonic), **TIGHT)
 
 
+@pytest.mark.long
 def test_meteor_equals_nltk():
     references, hypotheses = random_texts(10_000, seed=3)
     nothing = type("Nothing", (), {"synsets": staticmethod(lambda _word: [])})()
@@ -117,6 +118,7 @@ def cider_by_vectors(references: list[str], hypotheses: list[str]) -> np.ndarray
     return 10 / 4 * scores * np.exp(-((pairs[0] - pairs[1]) ** 2) / 72)
 
 
+@pytest.mark.long
 def test_cider_equals_its_formula():
     for references, hypotheses in parts(*random_texts(10_000, seed=4), 200):
         found = text.cider(references, hypotheses)

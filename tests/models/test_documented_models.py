@@ -80,6 +80,7 @@ def test_every_size_is_told() -> None:
     assert [name for name, _ in rows_under("built as")] == list(SIZES)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", SIZES)
 def test_sizes_are_those_of_the_code(name: str) -> None:
     with torch.device("meta"):

@@ -79,6 +79,7 @@ def test_bytes_are_normalised_and_bgr_weights_see_bgr(network: InceptionI3d) -> 
     assert not torch.allclose(other(shown), network.step_logits(video).mean(2), atol=1e-3)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("over_time", ["max", "mean"])
 @torch.inference_mode()
 def test_steps_behind_a_clips_end_do_not_count(over_time: str) -> None:

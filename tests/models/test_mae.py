@@ -90,6 +90,7 @@ def test_two_poolings_as_the_published_video_autoencoders_have() -> None:
     out.loss.backward()
 
 
+@pytest.mark.long
 def test_it_learns_to_fill_in_and_recomputing_gives_equal_gradients() -> None:
     frames = torch.linspace(0, 255, 64).to(torch.uint8).view(1, 1, 1, 64, 1).expand(2, 8, 64, 64, 3)
     grads: list[list[Tensor]] = []

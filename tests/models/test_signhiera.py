@@ -71,6 +71,7 @@ def test_pooling_takes_the_largest_of_each_square() -> None:
     assert torch.equal(pool_units(x), expected)
 
 
+@pytest.mark.long
 @given(st.lists(st.integers(1, 8), min_size=1, max_size=4))
 @torch.inference_mode()
 def test_what_stands_behind_a_clip_s_length_is_not_seen(lengths: list[int]) -> None:

@@ -51,6 +51,7 @@ def gradients(model: torch.nn.Module, output: Tensor) -> dict[str, Tensor | None
 # Sign encoder
 
 
+@pytest.mark.long
 @given(st.lists(st.integers(1, 12), min_size=1, max_size=4), st.sampled_from([0.0, 1e4, math.nan, math.inf]))
 @torch.inference_mode()
 def test_what_stands_behind_a_clip_is_not_seen_and_clips_do_not_mix(lengths: list[int], padding: float) -> None:
@@ -328,6 +329,7 @@ def test_what_a_search_finds_is_what_its_options_allow(options: BeamOptions, see
             assert sum(h.step_scores) == pytest.approx(whole, abs=1e-4)
 
 
+@pytest.mark.long
 @given(SEARCHES, st.integers(0, 20))
 def test_a_batch_gives_what_each_input_gives_alone(options: BeamOptions, seed: int) -> None:
     model, embeddings = text_decoder(seed), torch.randn(3, 16)
@@ -352,6 +354,7 @@ def test_one_beam_is_greedy(seed: int) -> None:
     assert list(found.tokens) == tokens[len(PROMPT) :]
 
 
+@pytest.mark.long
 @settings(max_examples=5)
 @given(st.integers(0, 10))
 def test_a_beam_that_holds_everything_finds_the_best_sentence(seed: int) -> None:

@@ -82,6 +82,7 @@ def test_is_at_most_20_mb(num_inputs: int, num_classes: int) -> None:
     assert count == pytest.approx(256 * num_inputs + 257 * num_classes + 2.12e6, rel=0.01)
 
 
+@pytest.mark.long
 def test_learns_a_sequence_by_heart_and_from_a_teacher_of_as_many_steps() -> None:
     model = network(width=32, dropout=0.0)
     torch.manual_seed(1)

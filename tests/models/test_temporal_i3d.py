@@ -114,6 +114,7 @@ class Passed(nn.Module):
         return x
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", ["temporal_mean", "spatial_mean", "temporal_max"])
 @pytest.mark.parametrize("preset", PRESETS)
 def test_kernels_of_i3d_fill_what_has_their_shape(preset: str, method: Method) -> None:

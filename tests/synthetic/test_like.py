@@ -60,6 +60,7 @@ def test_phoenix(like, tmp_path: Path) -> None:
     assert ("  " in lists) == (like == "phoenix2014")
 
 
+@pytest.mark.long
 def test_how2sign(tmp_path: Path) -> None:
     facts = write_like(tmp_path, "how2sign", CAST)
     samples = good(how2sign.read(tmp_path))

@@ -41,6 +41,7 @@ def test_the_picture_moves() -> None:
     assert (np.abs(rest - stroke).max(axis=2) > 30).mean() > 0.05
 
 
+@pytest.mark.long
 def test_signing_hands_are_inside_the_picture_and_have_the_colour_of_skin() -> None:
     inside = []
     for index in range(8):

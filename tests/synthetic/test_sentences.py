@@ -60,6 +60,7 @@ def test_every_tested_gloss_is_trained_in_a_corpus_of_usual_size() -> None:
         assert of["val"] | of["test"] <= of["train"]
 
 
+@pytest.mark.long
 def test_files_tables_and_alignment_agree(tmp_path: Path) -> None:
     facts = write_sentences(tmp_path / "w", SMALL)
     assert (facts.num_takes, facts.num_sentences, facts.num_written) == (4, 4, 4)

@@ -24,6 +24,7 @@ def utterance_of(signer: Signer, seed: int, num_sentences: int = 1) -> tuple[lis
     return sentences, make_utterance(sentences, signer, np.random.default_rng(seed))
 
 
+@pytest.mark.long
 @settings(max_examples=30)
 @given(SIGNERS, st.integers(0, 10_000), st.integers(1, 3))
 def test_the_alignment_covers_the_clip_in_order(signer: Signer, seed: int, num_sentences: int) -> None:
@@ -41,6 +42,7 @@ def test_the_alignment_covers_the_clip_in_order(signer: Signer, seed: int, num_s
     assert [s.gloss for s in spans].count("") == num_sentences + 1
 
 
+@pytest.mark.long
 @settings(max_examples=30)
 @given(SIGNERS, st.integers(0, 10_000))
 def test_bodies_are_whole_and_nothing_jumps(signer: Signer, seed: int) -> None:

@@ -143,11 +143,13 @@ def test_a_study_shows_history_curves_and_what_was_searched(tmp_path, drawn):
     assert drawn[0].get_suptitle() == "Study: 4 trials (2 finished, 1 stopped early, 1 failed)"
 
 
+@pytest.mark.long
 def test_the_best_is_the_lowest_where_lower_is_better(tmp_path, drawn):
     plot_study(trials(), tmp_path / "study.png", metric="val/loss", mode="min")
     assert "best: 0.3" in labels(drawn[0].axes[0])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("some", [trials()[:1], trials()[2:3], [trial(0, float("nan"), "running")]])
 def test_a_study_of_one_trial_with_or_without_value(tmp_path, drawn, some):
     plot_study(some, tmp_path / "study.png", metric="val/top1", mode="max")
@@ -155,6 +157,7 @@ def test_a_study_of_one_trial_with_or_without_value(tmp_path, drawn, some):
     assert drawn[0].get_suptitle().startswith("Study: 1 trial (")
 
 
+@pytest.mark.long
 def test_more_settings_than_fit_are_said_so(tmp_path, drawn):
     many = [trial(i, 0.1 * (i + 1), **{f"a.b{k}": i * k for k in range(1, 16)}) for i in range(3)]
     plot_study(many, tmp_path / "study.png", metric="val/top1", mode="max")

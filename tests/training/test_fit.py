@@ -189,6 +189,7 @@ def test_a_step_in_more_parts_trains_the_same_weights(tmp_path: Path) -> None:
 # --- learning ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("extra", [{}, {"ema": 0.9}, {"parts": 2, "precision": "bf16"}])
 def test_a_toy_problem_is_learned_by_heart(tmp_path: Path, extra: dict[str, Any]) -> None:
     settings = SETTINGS.with_values({"epochs": 25, "optim.lr": 0.05, "optim.weight_decay": 0.0, **extra})

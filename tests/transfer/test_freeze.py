@@ -191,6 +191,7 @@ def test_the_planned_stages_train_the_published_numbers(teacher: tuple[nn.Module
     assert count(model) == sum(published["parameters_per_block"].values()), "without a plan the last stage trains everything"
 
 
+@pytest.mark.long
 def test_in_each_planned_stage_exactly_so_many_numbers_get_gradients() -> None:
     """The same counts, by a backward pass through the real network; what is frozen does not change, statistics included."""
     published = parity_json("i3d/seed_teacher_counts.json")

@@ -313,6 +313,7 @@ OTHERS: dict[str, tuple[Any, str, str]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", OTHERS)
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_what_is_no_weights_file_is_named(

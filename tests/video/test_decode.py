@@ -73,6 +73,7 @@ def on_screen(times: list[float], fps: float, start_s: float = 0.0, end_s: float
     return [max(k for k in inside if times[k] <= t + 1e-4) for t in asked]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("fps", [10, 25, 29.97, 50, 60, 120])
 @pytest.mark.parametrize("bframes", ["0", "3"])
 def test_frames_are_taken_by_time(tmp_path: Path, paint: Paint, numbers_of: Numbers, fps: float, bframes: str) -> None:

@@ -165,6 +165,7 @@ def rss_of_reading(path: str, start_s: float) -> list[int]:
     return [before, max_rss_bytes(), len(frames)]
 
 
+@pytest.mark.long
 def test_a_span_of_a_huge_file_needs_little_memory(long_files: dict[str, tuple[Path, list[float]]], tmp_path: Path) -> None:
     """Three gigabytes behind the index: whoever reads the file whole does not fit into half a gigabyte."""
     source, times = long_files["bframes.mp4"]

@@ -50,6 +50,7 @@ def test_brightness_does_not_count_and_mirroring_is_a_change_of_signs(take: int,
     np.testing.assert_allclose(mirrored.astype(np.float32), signature * phash.MIRROR, atol=12)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["same", "mirror", "scale", "trim_start", "trim_end", "thin", "noise", "all"])
 def test_a_copy_is_found_and_another_take_is_not(kind: str, originals: list[np.ndarray]) -> None:
     rng = np.random.default_rng(0)

@@ -137,6 +137,7 @@ def test_what_fails_without_a_death_keeps_the_child_or_replaces_it() -> None:
         assert guarded.usage.max_rss_bytes < 2**29
 
 
+@pytest.mark.long
 def test_cpu_time_is_bounded_even_where_nobody_watches_the_clock() -> None:
     """The parent may be stopped, too: the limit stands in the child."""
     with Guarded(limit_of_cpu, seconds=5) as guarded:
@@ -191,6 +192,7 @@ def test_threads_get_children_of_their_own_which_outlive_them() -> None:
         assert guarded.usage.children == children, "a child dies with its process, not with the thread that first used it"
 
 
+@pytest.mark.long
 def test_the_child_dies_with_its_parent(tmp_path: Path) -> None:
     script = (
         "import time; from tests.video.test_sandbox import pid, Guarded; g = Guarded(pid); print(g(), flush=True); time.sleep(60)"
@@ -207,6 +209,7 @@ def test_the_child_dies_with_its_parent(tmp_path: Path) -> None:
     assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
 
 
+@pytest.mark.long
 def test_a_guard_travels_to_other_processes_without_its_children() -> None:
     with Guarded(echo, seconds=7) as guarded:
         assert guarded(1) == 1
