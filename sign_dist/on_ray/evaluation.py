@@ -111,14 +111,16 @@ def report_facts(run_dir: RunDir, chosen: Path, split: str) -> dict[str, Any]:
     preset = CORPORA.get(str(facts.get("reader", "")))
     spec = FeatureStore.find(dataset, run.data.features, shared=run.data.store).spec()
     weights = chosen / "model.safetensors"
+    leaks = shared_with_training(dataset, run.data.train_split, split)
     return {
         "split": {
             "evaluated": split,
             "policy": facts["split"]["policy"],
             "clips": facts["counts"],
+            "leak check": _leak_check(dataset, leaks),
             "leaks allowed": run.data.allow_leaks,
             "warnings": [
-                *shared_with_training(dataset, run.data.train_split, split),
+                *leaks,
                 *facts["warnings"],
                 *_selection(run, split),
             ],
@@ -147,6 +149,12 @@ def report_facts(run_dir: RunDir, chosen: Path, split: str) -> dict[str, Any]:
         },
         "software": environment(),
     }
+
+
+def _leak_check(dataset: DatasetDir, leaks: Sequence[str]) -> str:
+    looks = "bytes and looks" if (dataset.root / "leaks.json").exists() else "bytes (looks not: `sign-dist leaks` compares them)"
+    found = f"{len(leaks)} kinds of leaks" if leaks else "nothing"
+    return f"{found} shared with training, by signers, recordings, {looks}"
 
 
 def _selection(run: Run, split: str) -> list[str]:
