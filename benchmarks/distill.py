@@ -24,7 +24,7 @@ import torch
 
 from sign_dist.config.data import Glosses, Sampling
 from sign_dist.config.run import Run
-from sign_dist.config.source import load_run
+from sign_dist.config.source import load_run, parse_override
 from sign_dist.data.layout import DatasetDir
 from sign_dist.data.prepare import prepare
 from sign_dist.data.vocab import Vocab
@@ -148,7 +148,7 @@ def main() -> None:
     parser.add_argument("--signers", type=int, default=4, help="whose training clips have labels")
     parser.add_argument("--epochs", type=int, default=100, help="of the teacher over the labelled clips")
     parser.add_argument("--student-epochs", type=int, default=100, help="of the students, counted in labelled clips")
-    parser.add_argument("words", nargs="*", metavar="NAME=VALUE", help="settings of the student with a teacher")
+    parser.add_argument("words", nargs="*", metavar="NAME=VALUE", help="settings of the students")
     args = parser.parse_args()
     torch.set_num_threads(1)
     few, more = draw(args.folder, args.sentences, args.signers)
@@ -162,11 +162,11 @@ def main() -> None:
     told = {
         "train.distill.teacher": str(args.folder / "runs" / "teacher"),
         "train.distill.unlabelled": str(more),
-        **{name: value for name, _, value in (word.partition("=") for word in args.words)},
     }
+    given = dict(parse_override(word) for word in args.words)
     for seed in range(args.seeds):
         for kind, values in (("without", {}), ("with", told)):
-            run = base.with_values({**values, **of_length(epochs[kind]), "train.seed": seed})
+            run = base.with_values({**given, **values, **of_length(epochs[kind]), "train.seed": seed})
             runs.setdefault(kind, []).append(trained(run, args.folder / "runs" / f"{kind}_{seed}"))
     report(runs, num_few, num_more)
 

@@ -360,6 +360,7 @@ def cached(tmp_path: Path, data: Path, other: Path, teacher: Path) -> Callable[[
     return run
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kinds", ["logits", "sequence", "logits:2 sequence"])
 def test_kept_answers_teach_what_asking_teaches(tmp_path: Path, cached: Callable[[str], Run], teacher: Path, kinds: str) -> None:
     run = cached(kinds)
