@@ -32,3 +32,18 @@ def report(
     for sentence in written.warnings:
         say(f"note: {sentence}")
     say(f"report: {written.page}")
+
+
+@app.command()
+def tokenizer(
+    datasets: Annotated[list[Path], typer.Argument(help="Prepared dataset directories, whose training sentences are read.")],
+    out: Annotated[Path, typer.Option(help="Folder to write, for model.tokenizer.")],
+    size: Annotated[int, typer.Option(min=259, help="Tokens at most; 259 are special ones and bytes.")] = 512,
+) -> None:
+    """Learn a tokenizer from sentences: words and parts of words for a translator that starts afresh."""
+    from sign_dist.data.manifest import read_manifest
+    from sign_dist.models.learned_tokens import learn_tokens
+
+    sentences = [sample.translation for root in datasets for sample in read_manifest(DatasetDir(root), "train")]
+    num_tokens = learn_tokens(sentences, out, size)
+    say(f"{num_tokens} tokens of {sum(map(bool, sentences))} sentences: {out}")

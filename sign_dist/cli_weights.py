@@ -155,6 +155,18 @@ def convert(
     say(f"{done.path}: {done.num_tensors} tensors; {said}")
 
 
+@app.command()
+def part(
+    run: Annotated[Path, typer.Argument(help="A run whose translator or sonar reads frames.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT.safetensors", help="File to write.")],
+) -> None:
+    """Write the SignHiera that a run has trained in front of its model, to extract features with."""
+    from sign_dist.training.parts import save_encoder
+    from sign_dist.training.run_dir import RunDir
+
+    say(f"{out}: {save_encoder(RunDir(run), out)} tensors; extract with them by --features signhiera weights={out}")
+
+
 def _compare(
     found: "WeightsFile",
     entry: "Published | None",

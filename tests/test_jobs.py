@@ -15,6 +15,7 @@ from tests.worlds import extract_here, last_metrics, look_alike, train_here
 ROOT = Path(__file__).resolve().parents[1]
 JOBS = sorted(path for path in (ROOT / "jobs").rglob("*.py") if path.parent.name != "recipes")
 
+FRONT: dict[str, Any] = {"model.encoder.preset": "tiny", "model.encoder.weights": "", "decode.max_len": 12}
 SMALL: dict[str, dict[str, Any]] = {
     "landmark": {"model.width": 16, "model.depth": 1, "model.members": 1},
     "feature": {"model.width": 16, "model.depth": 1},
@@ -24,8 +25,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "temporal_i3d": {"model.weights": "", "model.channels": 0.1},
     "ctc_student": {},
     "cslr_head": {},
-    "translator": {},
-    "sonar": {},
+    "translator": FRONT | {"model.source": "", "model.tokenizer": "", "model.width": 16, "model.depth": 1},
+    "sonar": FRONT | {"model.preset": "tiny", "model.encoder_weights": "", "model.decoder_weights": "", "model.tokenizer": ""},
 }
 
 
@@ -46,7 +47,8 @@ def small(run: Run) -> Run:
     values |= {"train.distill.teacher": "", "train.distill.unlabelled": ""}  # tests/training/test_distillation.py has teachers
     match run.data.features.kind:
         case "frames":
-            values |= {"data.features.num_frames": 8, "data.features.size_px": 64 if run.model.kind == "signhiera" else 32}
+            size_px = 64 if run.model.kind in ("signhiera", "translator", "sonar") else 32
+            values |= {"data.features.num_frames": 8, "data.features.size_px": size_px, "data.features.crop": "none"}
         case "signhiera":
             values |= {"data.features.preset": "tiny", "data.features.weights": "", "data.features.crop": "none"}
         case _:
