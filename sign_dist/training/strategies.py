@@ -6,7 +6,8 @@ import torch
 import torch.distributed as dist
 
 from sign_dist.config.run import Run
-from sign_dist.errors import ServiceError, SettingsError
+from sign_dist.errors import SettingsError
+from sign_dist.training.device import check_device
 from sign_dist.training.strategy import Ddp, OneProcess, Strategy
 
 
@@ -16,14 +17,15 @@ def build_strategy(run: Run, device: torch.device | str) -> Strategy:
     Only `none` and `auto` do without a process group, in one process.
 
     Raises:
-        SettingsError: numbers that this device cannot compute with.
-        ServiceError: a strategy that cannot be had here.
+        SettingsError: what this device cannot do.
+        ServiceError: deepspeed is not there.
     """
     scale, device = run.scale, torch.device(device)
-    if run.train.precision == "fp16" and device.type == "cpu":
-        raise SettingsError("train.precision = 'fp16' is for GPUs, and training is on a CPU: use bf16 or fp32")
-    if scale.strategy in ("fsdp", "deepspeed") and device.type == "mps":
-        raise ServiceError(f"scale.strategy = {scale.strategy!r} cannot be had on {device.type}: use none, or a CPU with ddp")
+    check_device(run, device)
+    if scale.strategy in ("ddp", "fsdp", "deepspeed") and device.type not in ("cpu", "cuda", "xpu"):
+        raise SettingsError(
+            f"scale.strategy = {scale.strategy!r} cannot be had on a device of kind {device.type!r}: use none, or scale.device=cpu"
+        )
     match scale.strategy:
         case "none":
             return OneProcess(device)

@@ -56,8 +56,14 @@ def test_how_workers_share_a_model_is_no_part_of_what_is_learned() -> None:
 
 
 def test_fp16_is_refused_on_a_cpu() -> None:
-    with pytest.raises(SettingsError, match="fp16' is for GPUs"):
+    with pytest.raises(SettingsError, match="fp16' needs a GPU"):
         build_strategy(Run(data=Data(root="data/none"), train=Train(precision="fp16")), "cpu")
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp", "deepspeed"])
+def test_strategies_of_several_processes_are_refused_where_devices_are_alone(strategy: Any) -> None:
+    with pytest.raises(SettingsError, match=f"'{strategy}' cannot be had on a device of kind 'mps'"):
+        build_strategy(a_run(strategy=strategy), "mps")
 
 
 def test_deepspeed_refuses_a_parameter_without_a_dimension() -> None:
