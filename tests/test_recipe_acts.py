@@ -19,6 +19,7 @@ from sign_dist.config.recipe import (
     SamplesStage,
     SynthStage,
     TrainStage,
+    load_recipe,
 )
 from sign_dist.config.run import Run
 from sign_dist.data.layout import DatasetDir, write_json
@@ -38,9 +39,11 @@ JOB = str(Path(__file__).resolve().parents[1] / "jobs" / "synthetic" / "islr_fra
 def answer_house(root: Path, split: str) -> str:
     """An evaluation whose model answers HOUSE to everything."""
     run_dir = RunDir(root)
-    clips = read_manifest(DatasetDir(Path(run_dir.run().data.root)), split)
-    write_lines(run_dir.eval(split) / "predictions.jsonl", [(clip.id, clip.gloss, "HOUSE") for clip in clips])
-    write_json(run_dir.eval(split) / "report.json", {"task": "islr", "failed": 0})
+    run = run_dir.run()
+    clips = read_manifest(DatasetDir(Path(run.data.root)), split)
+    rows = [(clip.id, clip.translation if run.task == "slt" else clip.gloss, "HOUSE") for clip in clips]
+    write_lines(run_dir.eval(split) / "predictions.jsonl", rows)
+    write_json(run_dir.eval(split) / "report.json", {"task": run.task, "failed": 0})
     return f"{len(clips)} clips"
 
 
@@ -117,6 +120,34 @@ def test_a_recipe_goes_from_nothing_to_a_bundle_and_then_has_nothing_to_do(tmp_p
     follow(small_world(**{"train.epochs": 2}), tmp_path, StageActs(changed.verbs), stage=quiet, tell=lambda text: None)
     assert changed.calls == ["train"]
     assert changed.runs[0].train.epochs == 2
+
+
+TINY = {
+    "synthetic_slt": [
+        *(f"{name}.{word}" for name in ("daily", "lesson") for word in ("sentences=9", "signers=3")),
+        *("*.train.epochs=1", "*.model.width=16", "*.model.depth=1", "*.decode.max_len=8"),
+    ],
+    "synthetic_cslr": [
+        *("corpus.sentences=9", "corpus.signers=3", "*.train.epochs=1", "teacher.model.channels=0.1"),
+        *("alone.model.width=16", "student.model.width=16", 'student.train.distill.student_run=""'),
+    ],
+}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", TINY)
+def test_a_shipped_recipe_goes_through_all_its_stages(name: str, tmp_path: Path) -> None:
+    recipe = load_recipe(Path(JOB).parents[1] / "recipes" / f"{name}.py", TINY[name])
+    acts = Counting()
+    done = follow(recipe, tmp_path, StageActs(acts.verbs), stage=quiet, tell=lambda text: None)
+    assert list(done) == list(recipe.stages)
+    assert acts.calls.count("train") == sum(stage.kind == "train" for stage in recipe.stages.values())
+    if name == "synthetic_slt":
+        zero_shot, stage2 = acts.runs[1], acts.runs[3]
+        assert (zero_shot.train.start_from, stage2.train.start_from) == (done["pretrain"].output, done["stage1"].output)
+        assert zero_shot.data.root == stage2.data.root == done["lesson_dataset"].output
+    else:
+        assert acts.runs[-1].train.distill.teacher == done["teacher"].output
 
 
 def test_what_comes_from_outside_counts_among_what_a_stage_depends_on(tmp_path: Path) -> None:

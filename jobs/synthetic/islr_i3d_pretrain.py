@@ -9,13 +9,13 @@ from sign_dist.config.train import Augment, Optim, Train
 def run() -> Run:
     return Run(
         task="islr",
-        data=Data(root="data/synthetic_language_a", features=FrameFeatures(num_frames=8, size_px=64)),
+        data=Data(root="data/synthetic_language_a", features=FrameFeatures(num_frames=8, size_px=32)),
         model=I3dModel(dropout=0.3),
         train=Train(
-            epochs=16,
+            epochs=35,
             batch_size=8,
-            optim=Optim(lr=1e-3),
-            augment=Augment(mirror=0.3, speed=0.2, crop=0.1, drop=0, scale=0.1),
-            evaluate_every=4,
+            optim=Optim(lr=3e-4),
+            augment=Augment(mirror=0, speed=0.2, crop=0.1, drop=0, scale=0.1),
+            evaluate_every=5,
         ),
     )

@@ -12,5 +12,5 @@ from sign_dist.config.source import load_run
 
 def run() -> Run:
     return load_run(Path(__file__).with_name("islr_i3d_pretrain.py")).with_values(
-        {"data.root": "data/synthetic_language_b", "train.epochs": 40, "train.batch_size": 4, "train.evaluate_every": 10}
+        {"data.root": "data/synthetic_language_b", "train.epochs": 60, "train.batch_size": 6, "train.evaluate_every": 15}
     )

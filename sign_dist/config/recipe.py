@@ -70,6 +70,16 @@ class ExtractStage(Settings):
     """Folder or address of a feature store that datasets share. Empty: inside the dataset."""
 
 
+class TokenizerStage(Settings):
+    """Words and parts of words, learned from the training sentences of datasets; for `model.tokenizer`."""
+
+    kind: Literal["tokenizer"] = "tokenizer"
+    of: tuple[str, ...] = Field(min_length=1)
+    """Dataset directories, or the stages that prepare them."""
+    size: int = Field(default=512, ge=259)
+    """Tokens at most."""
+
+
 class TrainStage(Settings):
     """One run of a job."""
 
@@ -117,7 +127,15 @@ class ExportStage(Settings):
 
 
 Stage = Annotated[
-    SynthStage | PrepareStage | ExtractStage | TrainStage | EvaluateStage | CompareStage | SamplesStage | ExportStage,
+    SynthStage
+    | PrepareStage
+    | ExtractStage
+    | TokenizerStage
+    | TrainStage
+    | EvaluateStage
+    | CompareStage
+    | SamplesStage
+    | ExportStage,
     Field(discriminator="kind"),
 ]
 
@@ -126,6 +144,7 @@ LEADS_TO: Final[Mapping[tuple[str, str], tuple[str, ...]]] = {
     ("prepare", "raw"): ("synth",),
     ("extract", "dataset"): ("prepare",),
     ("extract", "features.weights"): ("train",),
+    ("tokenizer", "of"): ("prepare",),
     ("train", "reads"): ("extract",),
     ("train", "start_from"): ("train",),
     ("evaluate", "run"): ("train",),

@@ -19,12 +19,14 @@ from sign_dist.config.recipe import (
     SamplesStage,
     Stage,
     SynthStage,
+    TokenizerStage,
     TrainStage,
     planned_run,
     run_of,
 )
 from sign_dist.config.run import Run
 from sign_dist.data.layout import DatasetDir
+from sign_dist.data.manifest import read_manifest
 from sign_dist.data.prepare import CheckAll, prepare, sampling_of
 from sign_dist.errors import RunError, SignDistError
 from sign_dist.features.encode import find_files, spec_for
@@ -32,6 +34,7 @@ from sign_dist.features.spec import VERSION
 from sign_dist.inference.bundle import export
 from sign_dist.inference.compare import compare, write_comparison
 from sign_dist.inference.sides import read_side
+from sign_dist.models.learned_tokens import learn_tokens
 from sign_dist.recipe.chain import Done, digest_of
 from sign_dist.recipe.samples import write_samples
 from sign_dist.stages import state_of
@@ -94,6 +97,8 @@ class StageActs:
                 return settings | _weights("run", stage.run)
             case CompareStage():
                 return settings | {key: value for run in stage.runs for key, value in _weights(run, run).items()}
+            case TokenizerStage():
+                return settings | {root: digest for root in stage.of for digest in _dataset(root).values()}
             case SamplesStage():
                 return settings
             case _:
@@ -109,6 +114,8 @@ class StageActs:
                 return self._prepare(stage, Path(_at(stage.raw, done)), DatasetDir(out))
             case ExtractStage():
                 return self._extract(stage, out, done)
+            case TokenizerStage():
+                return _tokenizer(stage, out, done)
             case TrainStage():
                 return self._train(stage, out, done)
             case EvaluateStage():
@@ -175,6 +182,13 @@ def _encoder_of(run_dir: RunDir, out: Path) -> Path:
         return weights_at(run_dir.root).file
     save_encoder(run_dir, out)
     return out
+
+
+def _tokenizer(stage: TokenizerStage, out: Path, done: Mapping[str, Done]) -> Done:
+    samples = [sample for root in stage.of for sample in read_manifest(DatasetDir(Path(_at(root, done))), "train")]
+    num_tokens = learn_tokens([sample.translation for sample in samples], out, stage.size)
+    file = out / "tokenizer.json"
+    return Done(str(out), _file(file), f"{num_tokens} tokens of {len(samples)} sentences", (str(file),))
 
 
 def _compare(stage: CompareStage, out: Path, done: Mapping[str, Done]) -> Done:
