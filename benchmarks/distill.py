@@ -1,6 +1,6 @@
 """A student with a teacher against the same student without: unseen signers, several seeds, a paired test; and its size and speed.
 
-    python benchmarks/distill.py FOLDER [--seeds 3] [--signers 4] [--epochs 100]
+    python benchmarks/distill.py FOLDER [--seeds 3] [--signers 4] [--epochs 300] [--student-epochs 300] [NAME=VALUE ...]
 
 In FOLDER a synthetic world is drawn: sentences of 32 signers as landmark tracks. Of the training clips those of a few signers have
 labels. A teacher, which sees whole clips, learns from them; so does a student that looks back only, without a teacher. A third one
@@ -146,10 +146,10 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--sentences", type=int, default=960, help="of the whole world")
     parser.add_argument("--signers", type=int, default=4, help="whose training clips have labels")
-    parser.add_argument("--epochs", type=int, default=100, help="of the teacher over the labelled clips")
-    parser.add_argument("--student-epochs", type=int, default=100, help="of the students, counted in labelled clips")
+    parser.add_argument("--epochs", type=int, default=300, help="of the teacher over the labelled clips")
+    parser.add_argument("--student-epochs", type=int, default=300, help="of the students, counted in labelled clips")
     parser.add_argument("words", nargs="*", metavar="NAME=VALUE", help="settings of the students")
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     torch.set_num_threads(1)
     few, more = draw(args.folder, args.sentences, args.signers)
     base = load_run(JOBS / "cslr_student.py").with_values({**FASTER, "data.root": str(few)})
