@@ -27,7 +27,21 @@ LOG_RATIO = 20
 # What chooses a run's checkpoint, by task, and whether more is better.
 MONITORS = {"val/top1": 1, "val/wer": -1, "val/bleu4": 1, "val/loss": -1}
 # Scores in percent or 0 to 100, also where they happen to be small.
-IN_POINTS = ("val/wer", "val/bleu1", "val/bleu2", "val/bleu3", "val/bleu4", "val/bleu", "val/chrf")
+_POINTS = (
+    "wer",
+    "substitutions",
+    "deletions",
+    "insertions",
+    "blank",
+    "empty",
+    "too_short",
+    "bleu1",
+    "bleu2",
+    "bleu3",
+    "bleu4",
+    "chrf",
+)
+IN_POINTS = frozenset(f"{where}/{name}" for where in ("val", "train") for name in _POINTS)
 
 Point = tuple[float, float]
 
@@ -157,7 +171,8 @@ def curve_groups(rows: Sequence[Mapping[str, Any]]) -> list[CurveGroup]:
         groups.append(CurveGroup("score", tuple(small), 3, shares=bool(small) and not signed))
     groups.append(CurveGroup("learning rate", tuple(n for n in names if n == "lr" or n.startswith("lr/")), 1.6))
     groups.append(CurveGroup("clips per second", tuple(n for n in names if n == "clips_per_s"), 1.6))
-    groups.append(CurveGroup("share of a step", tuple(n for n in ("padding_share", "data_wait_share") if n in names), 1.6, True))
+    waste = tuple(n for n in ("padding_share", "data_wait_share") if n in names)
+    groups.append(CurveGroup("padding and waiting", waste, 1.6, shares=True))
     return [g for g in groups if g.names or g.weight > 2]
 
 
@@ -178,10 +193,10 @@ def points_of(rows: Sequence[Mapping[str, Any]], name: str) -> list[Point]:
 
 
 def best_of(rows: Sequence[Mapping[str, Any]]) -> tuple[float, str, float] | None:
-    """(epoch, name, value) of the best validation by the first of `MONITORS` that was measured; ties go to the earlier one."""
+    """(epoch, name, value) of the best validation by the first of `MONITORS` that was measured; of equal ones the later."""
     for name, sign in MONITORS.items():
         if points := points_of(rows, name):
-            epoch, value = max(points, key=lambda point: sign * point[1])
+            epoch, value = max(points, key=lambda point: (sign * point[1], point[0]))
             return epoch, name, value
     return None
 

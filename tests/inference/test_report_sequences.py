@@ -220,7 +220,7 @@ def test_the_page_shows_the_training_and_says_what_was_best(tmp_path, task):
     text = " ".join(page.text.split()).replace("\N{NO-BREAK SPACE}", " ")
     assert "6 epochs in 12 s; val/wer was best at epoch 6 (15)" in text
     assert "3 stages of unfreezing" in text
-    for title in ("Loss", "Score, percent or points", "Learning rate", "Clips per second", "Share of a step"):
+    for title in ("Loss", "Score, percent or points", "Learning rate", "Clips per second", "Padding and waiting"):
         assert title in text
     assert report["training"]["stages"][1] == {"stage": 1, "from": 3, "to": 5}
     assert json.loads((tmp_path / "report.json").read_text())["training"]["rows"] == TRAINING

@@ -70,7 +70,7 @@ def test_the_panels_hold_what_belongs_there(tmp_path, drawn):
     ("name", "values", "best"),
     [
         ("val/wer", [90.0, 20.0, 0.9, 30.0], "best val/wer 0.9 at epoch 2"),
-        ("val/bleu4", [1.0, 40.0, 12.0, 40.0], "best val/bleu4 40 at epoch 1"),
+        ("val/bleu4", [1.0, 40.0, 12.0, 40.0], "best val/bleu4 40 at epoch 3"),
         ("val/top1", [0.1, 0.7, 0.6, 0.2], "best val/top1 0.7 at epoch 1"),
     ],
 )
