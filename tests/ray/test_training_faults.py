@@ -114,6 +114,8 @@ def assert_equal(disturbed: RunDir, calm: RunDir) -> dict[str, float]:
     ]
     assert [m["step"] for m in disturbed.metrics()] == [m["step"] for m in calm.metrics()]
     final = abs(disturbed.metrics()[-1]["val/loss"] - calm.metrics()[-1]["val/loss"])
+    # metrics.jsonl keeps six digits; steps.jsonl keeps them all.
+    assert step_gap <= 1e-6, step_gap
     assert final <= 1e-6, final
     assert max(gaps) <= 1e-4, gaps
     return {"steps": step_gap, "evaluations": max(gaps), "final": final}
