@@ -74,7 +74,7 @@ def _chart(
     first, last = rows[0]["epoch"] - 0.5, rows[-1]["epoch"] + 0.5
     values = [value for points in shown.values() for _, value in points]
     low, high = min(values), max(values)
-    by_exponent = title == "loss" and 0 < low < high / LOG_RATIO
+    by_exponent = title == "loss" and 1e-300 < low < high / LOG_RATIO < 1e300
     ticks = (
         [0.0, 0.25, 0.5, 0.75, 1.0]
         if shares
@@ -120,15 +120,18 @@ def _even(low: float, high: float) -> list[float]:
     """Four or five round values that enclose the data; from 0 where that costs little."""
     if 0 < low < 0.5 * high:
         low = 0.0
-    if high <= low:
-        high = low + (abs(low) or 1.0) * 0.1
+    if high - low < 1e-9:  # as good as flat, and less than steps can tell apart
+        high = low + max(0.1 * abs(low), 1e-8)
     step = nice_step((high - low) / 4, whole=False)
     start, end = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return [round(step * i, 12) for i in range(start, end + 1)]
 
 
 def _powers(low: float, high: float) -> list[float]:
-    return [10.0**k for k in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)]
+    """Powers of ten that enclose the data, not more than seven of them."""
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    every = -(-(last - first) // 6)
+    return [10.0**k for k in range(first, last + every, every)]
 
 
 def _epochs(first: float, last: float) -> list[float]:

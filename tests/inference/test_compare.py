@@ -42,7 +42,7 @@ def side(name, *runs, task="cslr"):
     return Side(name, (report,) * len(runs), tuple(tuple(clips) for clips in runs))
 
 
-@pytest.mark.parametrize("task", ["islr", "cslr", "slt"])
+@pytest.mark.parametrize("task", ["islr", "cslr", pytest.param("slt", marks=pytest.mark.long)])
 def test_the_better_run_is_found_whichever_comes_first(task):
     good, bad = (side(n, answered(e, seed=s, task=task), task=task) for n, e, s in (("good", 0.05, 1), ("bad", 0.5, 2)))
     for sides in ((good, bad), (bad, good)):
@@ -60,7 +60,7 @@ def test_the_better_run_is_found_whichever_comes_first(task):
         assert best(pair["examples"]["num_gained"], pair["examples"]["num_lost"]) == pair["examples"]["num_gained"]
 
 
-@pytest.mark.parametrize("task", ["islr", "cslr", "slt"])
+@pytest.mark.parametrize("task", ["islr", "cslr", pytest.param("slt", marks=pytest.mark.long)])
 def test_a_run_does_not_differ_from_itself(task):
     clips = answered(0.2, task=task)
     (pair,) = compare([side("a", clips, task=task), side("b", clips, task=task)])["pairs"]

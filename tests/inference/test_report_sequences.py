@@ -97,6 +97,7 @@ def test_a_clip_that_failed_is_answered_with_nothing():
     assert "3 clips failed" in summary(report)
 
 
+@pytest.mark.long
 def test_answers_are_worth_more_than_those_of_other_clips():
     report = build_report(sequences(), facts={}, task="cslr")
     assert report["baselines"]["elsewhere"]["wer"] > report["wer"] + 20
