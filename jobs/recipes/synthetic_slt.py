@@ -48,7 +48,7 @@ def recipe() -> Recipe:
             **datasets,
             **{f"{name}_tracks": ExtractStage(dataset=f"@{name}_dataset", features=features) for name in worlds},
             "tokens": TokenizerStage(of=tuple(f"@{name}" for name in datasets)),
-            "pretrain": TrainStage(job=job("pretrain"), reads="@daily_tracks", values=tokens),
+            "pretrain": TrainStage(job=job("pretrain"), reads="@daily_tracks", values=tokens | {"model.glosses": "@daily_dataset"}),
             "test_pretrain": EvaluateStage(run="@pretrain"),
             **{
                 name: TrainStage(job=job(name), reads="@lesson_tracks", start_from=start, values=tokens)

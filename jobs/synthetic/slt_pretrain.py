@@ -9,8 +9,9 @@ done
 sign-dist data tokenizer data/synthetic_slt_daily data/synthetic_slt_lesson --out data/synthetic_slt_tokens
 sign-dist train jobs/synthetic/slt_pretrain.py
 
-A T5 from scratch over landmark tracks; no gloss is read. How it does without more training on the other domain:
-sign-dist train jobs/synthetic/slt_zero_shot.py
+A T5 from scratch over landmark tracks. Its encoder learns the glosses as well (`model.glosses`): with sentences alone it has to
+find out from their order in English where each sign is, and 600 of them are few for that. The stages on the other domain, from
+`slt_zero_shot.py` on, read no gloss.
 """
 
 from sign_dist.config.data import Data, LandmarkFeatures, Sampling
@@ -26,7 +27,9 @@ def run() -> Run:
             root="data/synthetic_slt_daily",
             features=LandmarkFeatures(sampling=Sampling(fps=30.0, image_fps=20.0), every=1),
         ),
-        model=TranslatorModel(tokenizer="data/synthetic_slt_tokens", width=128, depth=2, downsample=4),
+        model=TranslatorModel(
+            tokenizer="data/synthetic_slt_tokens", glosses="data/synthetic_slt_daily", width=128, depth=2, downsample=4
+        ),
         train=Train(
             epochs=32,
             batch_size=16,

@@ -10,6 +10,7 @@ def run() -> Run:
     return load_run(Path(__file__).with_name("slt_pretrain.py")).with_values(
         {
             "data.root": "data/synthetic_slt_lesson",
+            "model.glosses": "",
             "train.start_from": "runs/slt_pretrain",
             "train.epochs": 0,
             "decode.beam_in_training": 5,

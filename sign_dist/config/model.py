@@ -150,6 +150,10 @@ class TranslatorModel(Settings):
     downsample: Literal[1, 2, 4, 8] = 1
     """Steps of the features that become one step of the encoder."""
     dropout: float = Field(default=0.1, ge=0, lt=1)
+    glosses: str = ""
+    """A dataset directory or vocabulary file, whose glosses the encoder learns to tell beside the sentence. Empty: none."""
+    gloss_loss: float = Field(default=1.0, ge=0)
+    """What that counts, where clips have glosses."""
     face: bool = False
     """Read the face points as well, where the features are landmarks that have them."""
     checkpointing: bool = False

@@ -1,6 +1,7 @@
 """settings -> module, the one `match`."""
 
 import dataclasses
+from pathlib import Path
 from typing import assert_never
 
 from torch import nn
@@ -19,6 +20,8 @@ from sign_dist.config.model import (
     TranslatorModel,
     VideoCnnModel,
 )
+from sign_dist.data.layout import DatasetDir
+from sign_dist.data.vocab import Vocab
 from sign_dist.errors import SettingsError
 from sign_dist.models.cslr import TIME_STRIDE as CSLR_STRIDE
 from sign_dist.models.cslr import CslrHead
@@ -160,6 +163,18 @@ def text_tokens(settings: TranslatorModel | SonarModel) -> TextTokens:
     return TextTokens.read(source, settings.language, order) if source else TextTokens.of_bytes(order)
 
 
+def gloss_vocab(settings: TranslatorModel) -> Vocab | None:
+    """The glosses that a translator learns beside sentences, if it does.
+
+    Raises:
+        DataError: there is no such dataset or file, or the dataset has no glosses.
+    """
+    if not settings.glosses:
+        return None
+    place = Path(settings.glosses)
+    return Vocab.read(DatasetDir(place).vocab_file if place.is_dir() else place)
+
+
 def time_stride_of(settings: Model) -> int:
     """Of how many steps of a clip one step of the answer is made: T steps give ceil(T / stride). 0: one answer a clip."""
     match settings:
@@ -188,7 +203,12 @@ def _translator(settings: TranslatorModel, feature_shape: tuple[int, ...]) -> Fe
     options = TranslatorOptions(
         front.num_outputs, downsample=settings.downsample, dropout=settings.dropout, language=tokens.language
     )
-    return FeatureTranslator(front, Translator(seq2seq, options, recompute=settings.checkpointing))
+    glosses = gloss_vocab(settings)
+    return FeatureTranslator(
+        front,
+        Translator(seq2seq, options, recompute=settings.checkpointing),
+        num_glosses=len(glosses) if glosses else 0,
+    )
 
 
 def _sonar(settings: SonarModel, feature_shape: tuple[int, ...]) -> SonarTranslator:

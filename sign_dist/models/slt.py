@@ -28,6 +28,10 @@ class Said(NamedTuple):
     """(B, L): tokens with the end, and the language where the model writes it; `PADDING` behind."""
     embedding: Tensor | None = None
     """(B, E), where the model makes one of a whole sentence."""
+    gloss_logits: Tensor | None = None
+    """(B, T', V + 1), where it tells glosses as well; class 0 is the CTC blank."""
+    gloss_lengths: Tensor | None = None
+    """(B,): how many of those steps are real."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,18 +59,26 @@ class SentenceModel(Protocol):
 
 
 class FeatureTranslator(nn.Module):
-    """A front that makes vectors of what a clip has, and a translator that reads them."""
+    """A front that makes vectors of what a clip has, and a translator that reads them.
 
-    def __init__(self, front: Front, translator: Translator) -> None:
+    With `num_glosses`, a linear layer on the translator's encoder tells them by CTC (Camgoz et al. 2020, arXiv 2003.13830): the
+    encoder finds the signs long before the decoder could tell it where they are.
+    """
+
+    def __init__(self, front: Front, translator: Translator, *, num_glosses: int = 0) -> None:
         super().__init__()
         self.front = front
         self.translator = translator
+        self.head = nn.Linear(translator.projection.norm.normalized_shape[0], num_glosses + 1) if num_glosses else None
         name_once(self)
 
     def forward(self, features: Tensor, lengths: Tensor, targets: Tensor) -> Said:
         vectors, lengths = through(self.front, features, lengths)
         labels = self.translator.labels([tokens or [self.translator.end] for tokens in sentences_of(targets)])
-        return Said(self.translator(vectors, lengths, labels), labels)
+        logits, encoded, steps = self.translator.both(vectors, lengths, labels)
+        if self.head is None:
+            return Said(logits, labels)
+        return Said(logits, labels, gloss_logits=self.head(encoded), gloss_lengths=steps)
 
     @torch.inference_mode()
     def write(self, features: Tensor, lengths: Tensor, search: Search) -> list[list[Sentence]]:
@@ -82,7 +94,11 @@ class FeatureTranslator(nn.Module):
 
     def layer_groups(self) -> list[tuple[str, Sequence[nn.Module | nn.Parameter]]]:
         """Those of the translator, then those of the front from its end to its input."""
-        return [*self.translator.layer_groups(), *front_groups(self.front)]
+        groups = self.translator.layer_groups()
+        if self.head is not None:
+            (name, parts), *rest = groups
+            groups = [(name, [*parts, self.head]), *rest]
+        return [*groups, *front_groups(self.front)]
 
     def frozen_parts(self) -> Parts:
         """What never trains."""

@@ -131,10 +131,15 @@ class Translator(nn.Module):
         return x, valid
 
     def forward(self, features: Tensor, lengths: Tensor, labels: Tensor) -> Tensor:
+        return self.both(features, lengths, labels)[0]
+
+    def both(self, features: Tensor, lengths: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits, what the encoder made of the features (B, T', W), and how much of it is real (B,)."""
         x, valid = self.read(features, lengths)
         before = torch.cat([torch.full_like(labels[:, :1], self.start), labels[:, :-1]], dim=1)
         before = before.masked_fill(before == PADDING, self.pad)
-        return self.seq2seq(inputs_embeds=x, attention_mask=valid.long(), decoder_input_ids=before, use_cache=False).logits
+        said = self.seq2seq(inputs_embeds=x, attention_mask=valid.long(), decoder_input_ids=before, use_cache=False)
+        return said.logits, said.encoder_last_hidden_state, valid.sum(1)
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Cross-entropy with smoothed labels (Szegedy et al. 2016), mean over tokens."""

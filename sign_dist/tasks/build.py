@@ -16,7 +16,7 @@ from sign_dist.data.sample import Sample
 from sign_dist.data.vocab import Vocab
 from sign_dist.errors import DataError
 from sign_dist.metrics.text import Language
-from sign_dist.models.build import text_tokens, time_stride_of
+from sign_dist.models.build import gloss_vocab, text_tokens, time_stride_of
 from sign_dist.models.slt import Search
 from sign_dist.tasks.cslr import Cslr
 from sign_dist.tasks.embeddings import Embeddings, read_embeddings
@@ -117,18 +117,28 @@ def _slt(run: Run, train_samples: Sequence[Sample], *, in_training: bool) -> Slt
     model, decode = run.model, run.decode
     assert isinstance(model, TranslatorModel | SonarModel)
     sonar = model if isinstance(model, SonarModel) else None
+    glosses = gloss_vocab(model) if isinstance(model, TranslatorModel) and in_training else None
+    weights = LossWeights(**model.losses.model_dump()) if isinstance(model, SonarModel) else LossWeights(glosses=model.gloss_loss)
     return Slt(
         text_tokens(model),
         search=Search(
             beam=decode.beam_in_training if in_training else decode.beam, max_len=decode.max_len, len_penalty=decode.len_penalty
         ),
         label_smoothing=run.train.label_smoothing,
-        loss_weights=LossWeights(**sonar.losses.model_dump()) if sonar else None,
+        loss_weights=weights,
         # Only losses read them, and only in training do those matter.
         embeddings=_embeddings(sonar.target_embeddings, train_samples) if sonar and in_training else None,
+        glosses={sample.id: _classes(sample, glosses) for sample in train_samples} if glosses else None,
         language=_language(run),
         augment=_augmentation(run),
     )
+
+
+def _classes(sample: Sample, vocab: Vocab) -> list[int]:
+    """The classes of a clip's glosses; none where one of them is not in the vocabulary."""
+    place = {gloss: i + 1 for i, gloss in enumerate(vocab.glosses)}
+    words = sample.gloss.split()
+    return [place[word] for word in words] if all(word in place for word in words) else []
 
 
 def _embeddings(file: str, train_samples: Sequence[Sample]) -> Embeddings | None:

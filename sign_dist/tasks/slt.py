@@ -19,11 +19,12 @@ from sign_dist.tasks.task import Batch, Example, Monitor, Prediction
 
 @dataclasses.dataclass(frozen=True)
 class LossWeights:
-    """What the losses count; those of the embedding only where target embeddings are given."""
+    """What the losses count; those of embeddings and of glosses only where these are given."""
 
     decoder: float = 1.0
     mse: float = 0.0
     cosine: float = 0.0
+    glosses: float = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Slt:
         tokens: what sentences are written in.
         search: how they are searched for; of `decode(k)` at most its beams are given.
         embeddings: target embedding (E,) of the sentence of a clip, by the clip's id.
+        glosses: what is signed in a clip, as classes of CTC (the gloss's place in the vocabulary + 1), likewise.
         language: whose words BLEU and ROUGE-L count.
     """
 
@@ -56,6 +58,7 @@ class Slt:
         label_smoothing: float = 0.0,
         loss_weights: LossWeights | None = None,
         embeddings: Mapping[str, np.ndarray] | None = None,
+        glosses: Mapping[str, Sequence[int]] | None = None,
         language: text.Language = "en",
         augment: Augmentation | None = None,
     ) -> None:
@@ -67,6 +70,7 @@ class Slt:
         self._smoothing = label_smoothing
         self._weights = loss_weights or LossWeights()
         self._embeddings = embeddings
+        self._glosses = glosses or {}
         self._augment = augment
 
     def collate(self, examples: Sequence[Example], rngs: Sequence[np.random.Generator] | None = None) -> Batch:
@@ -94,6 +98,9 @@ class Slt:
         found = {"cross_entropy": self._weights.decoder * token_loss(said.logits, said.labels, smoothing)}
         if self._embeddings is not None and said.embedding is not None:
             found |= self._of_embedding(said.embedding, batch.ids, self._embeddings)
+        if said.gloss_logits is not None and said.gloss_lengths is not None and self._glosses:
+            labels = [self._glosses.get(id_, ()) for id_ in batch.ids]
+            found["gloss_ctc"] = self._weights.glosses * gloss_loss(said.gloss_logits, said.gloss_lengths, labels)
         return {name: loss * trains for name, loss in found.items()}, SltOutputs(bare(model), said)
 
     def decode(self, outputs: SltOutputs, batch: Batch, k: int = 5) -> list[Prediction]:
@@ -143,6 +150,15 @@ def token_loss(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor
         logits.float().transpose(1, 2), labels, ignore_index=PADDING, label_smoothing=smoothing, reduction="none"
     )
     return losses.sum(1) / (labels != PADDING).sum(1)
+
+
+def gloss_loss(logits: Tensor, lengths: Tensor, labels: Sequence[Sequence[int]]) -> Tensor:
+    """CTC of each clip (B,) in nats per gloss; 0 for a clip without glosses, and for one with more than its steps can spell."""
+    sizes = torch.tensor([len(label) for label in labels], device=logits.device)
+    targets = torch.tensor([gloss for label in labels for gloss in label], dtype=torch.long, device=logits.device)
+    scores = logits.float().log_softmax(-1).transpose(0, 1)
+    losses = F.ctc_loss(scores, targets, lengths.to(logits.device), sizes, reduction="none", zero_infinity=True)
+    return torch.where(sizes > 0, losses / sizes.clamp(min=1), torch.zeros_like(losses))
 
 
 def relative_distance(embedding: Tensor, target: Tensor) -> Tensor:

@@ -52,6 +52,7 @@ OTHER: dict[str, Any] = {
     "model.tokenizer": "t5",
     "model.language": "de_DE",
     "model.target_embeddings": "sentences.npz",
+    "model.glosses": "data/y",
     "model.over_time": "mean",
     "model.time_stride": 2,
     "model.adapt": "spatial_mean",

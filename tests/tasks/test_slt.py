@@ -25,8 +25,9 @@ from sign_dist.models.text_tokens import TextTokens
 from sign_dist.models.translator import PADDING, Sentence
 from sign_dist.tasks.build import build_task, monitor_of, num_classes_of, reference_of, unusable
 from sign_dist.tasks.embeddings import read_embeddings, write_embeddings
-from sign_dist.tasks.slt import LossWeights, Slt, relative_distance, token_loss
+from sign_dist.tasks.slt import LossWeights, Slt, gloss_loss, relative_distance, token_loss
 from sign_dist.tasks.task import Batch, Example, Prediction
+from sign_dist.transfer.freeze import groups_of
 
 TOKENS = TextTokens.of_bytes()
 RUN = Run(task="slt", data=Data(root="nowhere"), model=TranslatorModel(), train=Train(label_smoothing=0.1))
@@ -277,3 +278,50 @@ def test_the_order_of_clips_does_not_matter(order: list[int]) -> None:
         losses, _ = task.losses(model, task.collate(clips))
         again, _ = task.losses(model, task.collate([clips[i] for i in order]))
     torch.testing.assert_close(again["cross_entropy"], losses["cross_entropy"][list(order)])
+
+
+# Glosses beside sentences
+
+
+def test_the_loss_of_glosses_is_that_of_ctc_per_gloss_and_nothing_where_it_cannot_be() -> None:
+    torch.manual_seed(0)
+    logits, lengths, labels = torch.randn(4, 6, 5), torch.tensor([6, 4, 6, 2]), [[1, 2], [3], [], [1, 1]]
+    found = gloss_loss(logits, lengths, labels)
+    for row, (length, label) in enumerate(zip(lengths.tolist(), labels, strict=True)):
+        if row < 2:
+            scores = logits[row, :length].log_softmax(-1)
+            alone = F.ctc_loss(
+                scores[:, None], torch.tensor([label]), torch.tensor([length]), torch.tensor([len(label)]), reduction="sum"
+            )
+            torch.testing.assert_close(found[row], alone / len(label))
+    assert found[2:].tolist() == [0, 0]  # one has no glosses, the other needs three steps and has two
+
+
+def test_a_translator_learns_glosses_of_a_vocabulary_and_another_run_may_leave_them_out(tmp_path: Path) -> None:
+    file = tmp_path / "gloss.txt"
+    file.write_text("BIRD\nSING\n", encoding="utf-8")
+    run = RUN.with_values({"model.glosses": str(file), "model.width": 16, "model.depth": 1, "model.gloss_loss": 0.5})
+    samples = [
+        Sample("a", "", gloss="SING BIRD", translation="It sings."),
+        Sample("b", "", gloss="DANCE", translation="It dances."),
+    ]
+    task = build_task(run, None, samples, in_training=True)
+    model = build_model(run.model, num_classes=0, feature_shape=(3,))
+    batch = task.collate([Example(sample, np.ones((8, 3), np.float32)) for sample in samples])
+    losses, outputs = task.losses(model, batch)
+    assert outputs.said.gloss_logits.shape == (2, 8, 3)
+    expected = 0.5 * gloss_loss(outputs.said.gloss_logits, outputs.said.gloss_lengths, [[2, 1], []])
+    torch.testing.assert_close(losses["gloss_ctc"], expected)
+    assert losses["gloss_ctc"][1] == 0
+    # Asked only, or with other clips, it says no more than sentences; and so does a run without glosses.
+    assert set(build_task(run, None).losses(model, batch)[0]) == {"cross_entropy"}
+    plain = run.with_values({"model.glosses": ""})
+    without = build_model(plain.model, num_classes=0, feature_shape=(3,))
+    assert set(model.state_dict()) - set(without.state_dict()) == {"head.weight", "head.bias"}
+    assert "head.weight" in {name for name, p in model.named_parameters() if any(p is q for q in groups_of(model)["projection"])}
+
+
+def test_a_vocabulary_that_is_not_there_is_told(tmp_path: Path) -> None:
+    run = RUN.with_values({"model.glosses": str(tmp_path / "gone.txt")})
+    with pytest.raises(DataError, match="gone"):
+        build_model(run.model, num_classes=0, feature_shape=(3,))
