@@ -1,11 +1,13 @@
 """A student with a teacher against the same student without: unseen signers, several seeds, a paired test; and its size and speed.
 
-    python benchmarks/distill.py FOLDER [--seeds 3] [--signers 4] [--epochs 300] [--student-epochs 300] [NAME=VALUE ...]
+    python benchmarks/distill.py FOLDER [--seeds 3] [--signers 4] [--teacher RUN] [--teacher-labels all|few] [NAME=VALUE ...]
 
-In FOLDER a synthetic world is drawn: sentences of 32 signers as landmark tracks. Of the training clips those of a few signers have
-labels. A teacher, which sees whole clips, learns from them; so does a student that looks back only, without a teacher. A third one
-is told by the teacher about all training clips, those without labels too; it takes as many steps as the second. All are scored on
-the signers of the test split. Runs that are there already are not repeated. One process and one thread, without Ray.
+In FOLDER a synthetic world is drawn: sentences of 32 signers as landmark tracks. The student has labels of a few signers only. One
+student learns from them alone, one from them and from what the teacher says of all training clips, in as many steps. The teacher
+sees whole clips. It learned from the labels of all training signers, or with `--teacher-labels few` from no more than the student
+has. All are scored on the signers of the test split. Runs that are there already are not repeated. One process and one thread,
+without Ray. A teacher that sees whole clips says a gloss long before its end, or after it, so a student that looks back only is
+told which glosses, not when: `train.distill.kinds=sequence` is the default here.
 
 The test is approximate randomisation over sentences; a sentence's errors are summed over the seeds, so that it counts once.
 """
@@ -16,6 +18,7 @@ import platform
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -46,13 +49,10 @@ from sign_dist.training.run_dir import RunDir
 from sign_dist.training.strategy import OneProcess
 
 JOBS = Path(__file__).resolve().parents[1] / "jobs" / "synthetic"
-# A quarter of the pictures of the jobs: 5 a second, as many steps of an answer. It costs a tenth of the time.
-FASTER = {"data.features.every": 4, "model.time_stride": 1, "train.batch_size": 16}
-TEACHER = {"model.lstm_width": 128, "model.fused_width": 128}
 
 
-def draw(folder: Path, sentences: int, signers: int) -> tuple[Path, Path]:
-    """The dataset with labels, and the one whose labels nobody reads."""
+def draw(folder: Path, sentences: int, signers: int) -> dict[str, Path]:
+    """Datasets that share val and test: training clips `few` with labels, `more` whose labels nobody reads, and `all` of them."""
     world = folder / "world"
     print(write_order(world, Order(sentences=sentences, signers=32, landmarks=True)), flush=True)
     header, *rows = (world / "labels.tsv").read_text(encoding="utf-8").splitlines()
@@ -61,15 +61,16 @@ def draw(folder: Path, sentences: int, signers: int) -> tuple[Path, Path]:
     kept = {
         "few": [row for row, has in zip(rows, has_label, strict=True) if has or row.split("\t")[4] != "train"],
         "more": [row for row, has in zip(rows, has_label, strict=True) if not has],
+        "all": rows,
     }
-    found: list[Path] = []
+    found: dict[str, Path] = {}
     for name, lines in kept.items():
         root = folder / f"data_{name}"
         if not (root / "dataset.json").exists():
             (world / f"{name}.tsv").write_text("\n".join([header, *lines]) + "\n", encoding="utf-8")
             prepare("table", world / f"{name}.tsv", root, glosses=Glosses(labels="sequence"), sampling=Sampling(image_fps=20))
-        found.append(root)
-    return found[0], found[1]
+        found[name] = root
+    return found
 
 
 def extract(root: Path, run: Run) -> None:
@@ -77,11 +78,6 @@ def extract(root: Path, run: Run) -> None:
     todo = find_todo(DatasetDir(root), run.data.features)
     for block in todo.blocks:
         compute(block, todo.store, run.data.features, build_encoder(run.data.features, todo.files))
-
-
-def of_length(epochs: int) -> dict[str, int]:
-    """So many epochs, evaluated four times on the way: the best of them stands for the run."""
-    return {"train.epochs": epochs, "train.evaluate_every": max(1, epochs // 4)}
 
 
 def trained(run: Run, root: Path) -> tuple[Run, RunDir]:
@@ -146,34 +142,52 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--sentences", type=int, default=960, help="of the whole world")
     parser.add_argument("--signers", type=int, default=4, help="whose training clips have labels")
-    parser.add_argument("--epochs", type=int, default=300, help="of the teacher over the labelled clips")
-    parser.add_argument("--student-epochs", type=int, default=300, help="of the students, counted in labelled clips")
+    parser.add_argument("--teacher", type=Path, help="a run or checkpoint that is there already")
+    parser.add_argument("--teacher-labels", choices=["all", "few"], default="all", help="what the teacher learns from")
+    parser.add_argument("--epochs", type=int, default=30, help="of the teacher, counted in all training clips")
+    parser.add_argument("--student-epochs", type=int, default=30, help="of the students, counted likewise")
     parser.add_argument("words", nargs="*", metavar="NAME=VALUE", help="settings of the students")
     args = parser.parse_intermixed_args()
     torch.set_num_threads(1)
-    few, more = draw(args.folder, args.sentences, args.signers)
-    base = load_run(JOBS / "cslr_student.py").with_values({**FASTER, "data.root": str(few)})
-    teacher = load_run(JOBS / "cslr_teacher.py").with_values({**FASTER, **TEACHER, "data.root": str(few), **of_length(args.epochs)})
-    for root in (few, more):
+    data = draw(args.folder, args.sentences, args.signers)
+    base = load_run(JOBS / "cslr_student.py").with_values({"data.root": str(data["few"])})
+    for root in data.values():
         extract(root, base)
-    runs: dict[str, list[tuple[Run, RunDir]]] = {"teacher": [trained(teacher, args.folder / "runs" / "teacher")]}
-    num_few, num_more = len(Clips.of(base, "train")), len(Clips.of(base.with_values({"data.root": str(more)}), "train"))
-    epochs = {"without": args.student_epochs, "with": max(1, round(args.student_epochs * num_few / (num_few + num_more)))}
-    told = {
-        "train.distill.teacher": str(args.folder / "runs" / "teacher"),
-        "train.distill.unlabelled": str(more),
-    }
+    sizes = {name: len(Clips.of(base.with_values({"data.root": str(root)}), "train")) for name, root in data.items()}
+
+    def epochs(of: str, passes: int) -> dict[str, int]:
+        """So many passes over all clips, as epochs of fewer; evaluated four times, and the best of them stands for the run."""
+        count = max(1, round(passes * sizes["all"] / sizes[of]))
+        return {"train.epochs": count, "train.evaluate_every": max(1, count // 4)}
+
+    runs: dict[str, list[tuple[Run, RunDir]]] = {}
+    teacher = args.teacher or args.folder / "runs" / f"teacher_{args.teacher_labels}"
+    if not args.teacher:
+        job = load_run(JOBS / "cslr_teacher.py").with_values({"data.root": str(data[args.teacher_labels])})
+        runs["teacher"] = [trained(job.with_values(epochs(args.teacher_labels, args.epochs)), teacher)]
+    told: dict[str, Any] = {"train.distill.kinds": "sequence"}
+    told |= {"train.distill.teacher": str(teacher), "train.distill.unlabelled": str(data["more"])}
     given = dict(parse_override(word) for word in args.words)
     for seed in range(args.seeds):
-        for kind, values in (("without", {}), ("with", told)):
-            run = base.with_values({**given, **values, **of_length(epochs[kind]), "train.seed": seed})
+        # A student with a teacher goes through all clips in an epoch.
+        for kind, of, values in (("without", "few", {}), ("with", "all", told)):
+            length = epochs(of, args.student_epochs)
+            run = base.with_values({**values, **given, **length, "train.seed": seed})
             runs.setdefault(kind, []).append(trained(run, args.folder / "runs" / f"{kind}_{seed}"))
-    report(runs, num_few, num_more)
+    if args.teacher:
+        runs["teacher"] = [of_checkpoint(args.teacher, base)]
+    report(runs, sizes)
 
 
-def report(runs: dict[str, list[tuple[Run, RunDir]]], num_few: int, num_more: int) -> None:
+def of_checkpoint(path: Path, base: Run) -> tuple[Run, RunDir]:
+    """A run, or the one that a checkpoint lies in, read on the clips of this benchmark."""
+    run_dir = RunDir(path if (path / "run.json").exists() else path.parent)
+    return run_dir.run().with_values({"data.root": base.data.root}), run_dir
+
+
+def report(runs: dict[str, list[tuple[Run, RunDir]]], sizes: dict[str, int]) -> None:
     """The table of docs/benchmarks.md."""
-    print(f"\n{platform.machine()}, torch {torch.__version__}; {num_few} clips with labels, {num_more} without\n")
+    print(f"\n{platform.machine()}, torch {torch.__version__}; {sizes['few']} clips with labels, {sizes['more']} without\n")
     print("| | test WER % (each seed) | steps | parameters | MB | ms a clip (median, 95 %) |\n|---|---|---|---|---|---|")
     errors: dict[str, list[list[WordErrors]]] = {}
     for kind, made in runs.items():
@@ -185,11 +199,9 @@ def report(runs: dict[str, list[tuple[Run, RunDir]]], num_few: int, num_more: in
         steps = run_dir.metrics()[-1]["step"]
         seeds = ", ".join(f"{value:.1f}" for value in each)
         print(f"| {kind} | {np.mean(each):.1f} ({seeds}) | {steps} | {count:,} | {4e-6 * count:.1f} | {median:.1f}, {high:.1f} |")
-    for first, second in (("without", "with"), ("teacher", "with")):
-        runs_of = [errors[first] * (len(errors[second]) if first == "teacher" else 1), errors[second]]
-        found = compared(*runs_of)
-        change = f"{100 * found.first:.1f} -> {100 * found.second:.1f}"
-        print(f"\n{second} against {first}: {change}, p = {found.p:.4f} ({found.method}, {found.n} sentences)")
+    found = compared(errors["without"], errors["with"])
+    change = f"{100 * found.first:.1f} -> {100 * found.second:.1f}"
+    print(f"\nwith against without: {change}, p = {found.p:.4f} ({found.method}, {found.n} sentences)")
     for seed, (one, other) in enumerate(zip(errors["without"], errors["with"], strict=True)):
         print(f"seed {seed}: p = {compared([one], [other]).p:.4f}")
 
