@@ -1,6 +1,7 @@
 """How2Sign, stage 2: SONAR's sign encoder and text decoder learn, from features that stage 1's SignHiera has made.
 
-    sign-dist extract data/how2sign --features signhiera preset=base_128x224 weights=weights/how2sign_signhiera.safetensors crop=face
+    sign-dist extract data/how2sign --features signhiera preset=base_128x224 crop=face \\
+        weights=weights/how2sign_signhiera.safetensors
     sign-dist train jobs/how2sign_stage2.py
     sign-dist evaluate runs/how2sign_stage2 test
 
