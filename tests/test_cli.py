@@ -26,7 +26,7 @@ MENDABLE = [
     (("train", "README.md"), [".md", ".py, .json or .yaml"]),
     (("train", "jobs/islr.py", "data.root=nowhere"), ["nowhere", "does not exist", "sign-dist prepare"]),
     (("train", "jobs/islr.py", "model.kind=signhiera"), ["signhiera", "frames", "landmarks"]),
-    (("train", "jobs/islr.py", "scale.workers=3"), ["train.batch_size", "multiple", "3"]),
+    (("train", "jobs/islr.py", "scale.workers=17"), ["train.batch_size", "train.parts", "17"]),
     (("prepare", "foldr", ".", "out"), ["'foldr'", "folder, table, synthetic", "did you mean 'folder'?"]),
     (("prepare", "folder", "nowhere", "out"), ["'nowhere'", "give the folder"]),
     (("prepare", "folder", ".", "out", "lr=3"), ["'lr'", "split.*, glosses.* and sampling.*"]),
