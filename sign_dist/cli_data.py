@@ -47,3 +47,24 @@ def tokenizer(
     sentences = [sample.translation for root in datasets for sample in read_manifest(DatasetDir(root), "train")]
     num_tokens = learn_tokens(sentences, out, size)
     say(f"{num_tokens} tokens of {sum(map(bool, sentences))} sentences: {out}")
+
+
+@app.command()
+def embeddings(
+    dataset: Annotated[Path, typer.Argument(help="A prepared dataset directory.")],
+    encoder: Annotated[
+        str, typer.Option(help="SONAR's text encoder: a folder in transformers' form, or a name in the hub's cache.")
+    ],
+    out: Annotated[Path, typer.Option(help="File to write, .parquet, for model.target_embeddings.")],
+    language: Annotated[str, typer.Option(help="The language of the sentences, as the tokenizer calls it.")] = "eng_Latn",
+    tokenizer: Annotated[str, typer.Option(help="Folder or name of its tokenizer; default: the encoder's.")] = "",
+) -> None:
+    """Embed the training sentences, for SONAR's sign encoder to learn from."""
+    from sign_dist.data.manifest import read_manifest
+    from sign_dist.models.sonar.text_encoder import TextEncoder
+    from sign_dist.tasks.embeddings import write_embeddings
+
+    samples = [sample for sample in read_manifest(DatasetDir(dataset), "train") if sample.translation.strip()]
+    found = TextEncoder.read(encoder, language, tokenizer).embed([sample.translation for sample in samples])
+    write_embeddings(out, {sample.id: vector for sample, vector in zip(samples, found, strict=True)})
+    say(f"{len(samples)} embeddings of {found.shape[1]} numbers: {out}")
