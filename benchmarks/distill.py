@@ -7,7 +7,7 @@ student learns from them alone, one from them and from what the teacher says of 
 sees whole clips. It learned from the labels of all training signers, or with `--teacher-labels few` from no more than the student
 has. All are scored on the signers of the test split. Runs that are there already are not repeated. One process and one thread,
 without Ray. A teacher that sees whole clips says a gloss long before its end, or after it, so a student that looks back only is
-told which glosses, not when: `train.distill.kinds=sequence` is the default here.
+told by `sequence` which glosses; `features` draw its convolutions to the teacher's, which see little more than the moment.
 
 The test is approximate randomisation over sentences; a sentence's errors are summed over the seeds, so that it counts once.
 """
@@ -165,14 +165,15 @@ def main() -> None:
     if not args.teacher:
         job = load_run(JOBS / "cslr_teacher.py").with_values({"data.root": str(data[args.teacher_labels])})
         runs["teacher"] = [trained(job.with_values(epochs(args.teacher_labels, args.epochs)), teacher)]
-    told: dict[str, Any] = {"train.distill.kinds": "sequence"}
+    told: dict[str, Any] = {"train.distill.kinds": "features:20 logits:0.5 sequence", "train.distill.layers": "norm=conv1d"}
     told |= {"train.distill.teacher": str(teacher), "train.distill.unlabelled": str(data["more"])}
     given = dict(parse_override(word) for word in args.words)
+    shared = {name: value for name, value in given.items() if not name.startswith("train.distill.")}
     for seed in range(args.seeds):
         # A student with a teacher goes through all clips in an epoch.
         for kind, of, values in (("without", "few", {}), ("with", "all", told)):
             length = epochs(of, args.student_epochs)
-            run = base.with_values({**values, **given, **length, "train.seed": seed})
+            run = base.with_values({**values, **(given if values else shared), **length, "train.seed": seed})
             runs.setdefault(kind, []).append(trained(run, args.folder / "runs" / f"{kind}_{seed}"))
     if args.teacher:
         runs["teacher"] = [of_checkpoint(args.teacher, base)]
