@@ -332,7 +332,8 @@ def test_fsdp_leaves_a_parameter_without_a_dimension_whole(undisturbed: dict[Any
 @pytest.mark.parametrize("kind", KINDS[1:])
 def test_bf16_is_the_same_but_for_its_digits(undisturbed: dict[Any, Job], kind: Kind) -> None:
     one, two = (losses(undisturbed[k, 0.1, 1, 0.0, "bf16"]) for k in ("none", kind))
-    assert one[0] == pytest.approx(two[0], abs=CLOSE), "nothing has been rounded in different ways yet"
+    # Stage 3 brings a linear layer of its own, which rounds before it adds the bias; the others round alike in the first step.
+    assert one[0] == pytest.approx(two[0], abs=0.02 if kind == "zero3" else CLOSE)
     assert one == pytest.approx(two, rel=0.05)
     assert one[0] != losses(undisturbed["none", 0.1])[0], "bf16 computes in bf16"
 
