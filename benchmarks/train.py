@@ -8,6 +8,7 @@ ours through its loading thread. Then padding: the share of padded steps with an
 """
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -113,7 +114,7 @@ def ours(run: Run, root: Path) -> tuple[list[float], dict[str, Any]]:
         metrics = train(run, root)
     lines = [json.loads(line) for line in (root / "steps.jsonl").read_text(encoding="utf-8").splitlines()]
     per_epoch = len(lines) // EPOCHS
-    between = [b["at_s"] - a["at_s"] for a, b in zip(lines, lines[1:], strict=False)]
+    between = [b["at_s"] - a["at_s"] for a, b in itertools.pairwise(lines)]
     # The first step of an epoch follows the end of another, where a feed starts anew.
     return [t for i, t in enumerate(between, start=1) if i >= per_epoch and i % per_epoch], metrics
 
