@@ -128,7 +128,7 @@ TINY = {
         *("*.train.epochs=1", "*.model.width=16", "*.model.depth=1", "*.decode.max_len=8"),
     ],
     "synthetic_cslr": [
-        *("corpus.sentences=9", "corpus.signers=3", "*.train.epochs=1", "teacher.model.channels=0.1"),
+        *("corpus.sentences=9", "corpus.signers=3", "*.train.epochs=1", "teacher.model.hidden=16"),
         *("alone.model.width=16", "student.model.width=16", 'student.train.distill.student_run=""'),
     ],
 }

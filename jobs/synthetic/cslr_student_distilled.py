@@ -10,8 +10,9 @@
     sign-dist train jobs/synthetic/cslr_teacher.py
     sign-dist train jobs/synthetic/cslr_student_distilled.py
 
-The teacher, which sees whole clips, may say a gloss before the student has seen it, so the sequence tells which glosses, not when. The
-student's convolutions are drawn to the teacher's, which see little more than the moment. docs/benchmarks.md tells what was measured.
+The teacher, which sees whole clips, may say a gloss before the student has seen it, so the sequence tells which glosses, not
+when. The student's convolutions are drawn to the teacher's, which see little more than the moment. docs/benchmarks.md tells what
+was measured.
 """
 
 from pathlib import Path
