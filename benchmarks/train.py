@@ -28,7 +28,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from sign_dist.config.data import Data, Glosses, LandmarkFeatures, Sampling
-from sign_dist.config.model import TemporalI3dModel
+from sign_dist.config.model import CtcStudentModel
 from sign_dist.config.run import Run
 from sign_dist.config.train import Augment, Train
 from sign_dist.data.layout import DatasetDir
@@ -40,6 +40,7 @@ from sign_dist.training.batches import Sampler, parts_of
 from sign_dist.training.data import Clips
 from sign_dist.training.optim import build_optimizer, lr_at, set_lr
 from sign_dist.training.start import start_model
+from sign_dist.transfer.sync_bn import share_batch_norm
 
 FEATURES = LandmarkFeatures(sampling=Sampling(fps=30, image_fps=20), every=1)
 EPOCHS = 4
@@ -74,10 +75,12 @@ def _plain(rank: int, tree: dict[str, Any], world: int, folder: str) -> None:
     torch.manual_seed(run.train.seed)
     shape = batches.clips[0].features.shape[1:]
     model = start_model(run, num_classes=num_classes_of(run.task, vocab), feature_shape=shape, vocab=vocab)
+    # Statistics over the clips of all workers, as ours have them; torch's own SyncBatchNorm runs on GPUs only.
+    model = share_batch_norm(model, world_size=world, device_type="cpu")
     wrapped = nn.parallel.DistributedDataParallel(model) if world > 1 else model
     optimizer = build_optimizer(model, run.train.optim)
     times: list[float] = []
-    loader = DataLoader(batches, batch_size=None, num_workers=1, prefetch_factor=2)
+    loader = DataLoader(batches, batch_size=None, num_workers=1, prefetch_factor=2, multiprocessing_context="fork")
     wrapped.train()
     started = time.perf_counter()
     for index, batch in enumerate(loader):
@@ -131,6 +134,7 @@ def padding(run: Run, by_length: int) -> float:
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--workers", type=int, default=2)
+    arguments.add_argument("--model", default="ctc_student", choices=["ctc_student", "temporal_i3d", "cslr_head"])
     arguments.add_argument("--sentences", type=int, default=240)
     options = arguments.parse_args()
     from tests.worlds import extract_here
@@ -144,9 +148,9 @@ def main() -> None:
         run = Run(
             task="cslr",
             data=Data(root=str(folder / "d"), features=FEATURES),
-            model=TemporalI3dModel(time_stride=2),
+            model=CtcStudentModel(),
             train=Train(epochs=EPOCHS, batch_size=16, evaluate_every=EPOCHS, augment=Augment(speed=0.3), trace=True),
-        ).with_values({"scale.workers": options.workers, "scale.device": "cpu"})
+        ).with_values({"model.kind": options.model, "scale.workers": options.workers, "scale.device": "cpu"})
         before = plain(run, options.workers)
         mine, metrics = ours(run, folder / "run")
         after = plain(run, options.workers)

@@ -7,6 +7,7 @@ another number of workers.
 
 import contextlib
 import dataclasses
+import gc
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
@@ -241,9 +242,30 @@ class DdpEngine(PlainEngine):
         super().__init__(model, optimizer, scaler=scaler)
         self.model: nn.Module
         self._world_size, self._rank = world_size, rank
-        ids = [device] if device.type == "cuda" else None
-        # Made while all that will ever train does; a stage of unfreezing then leaves some of it without gradients.
-        self.model = nn.parallel.DistributedDataParallel(model, device_ids=ids, find_unused_parameters=True)
+        self._device = device
+        # Layers that are left out by chance (Fan et al. 2019, arXiv 1909.11556) are others in each step.
+        self._skips = any(getattr(module, "layerdrop", 0) for module in model.modules())
+        self._wrap(looks=True)
+
+    def _wrap(self, *, looks: bool) -> None:
+        """`looks`: search in each step for parameters without a gradient, some per cent of a small model's step."""
+        self.model = self.bare
+        gc.collect()  # the wrapper before holds itself in circles, and its hooks with it
+        ids = [self._device] if self._device.type == "cuda" else None
+        self.model = nn.parallel.DistributedDataParallel(self.bare, device_ids=ids, find_unused_parameters=looks)
+        self._looks = looks
+
+    def step(self, clip_norm: float) -> float:
+        """Where a step found a gradient for everything, the next ones need not look. All ranks find the same."""
+        all_used = all(p.grad is not None for p in self.bare.parameters() if p.requires_grad)
+        norm = super().step(clip_norm)
+        if self._looks and all_used and not self._skips:
+            self._wrap(looks=False)
+        return norm
+
+    def retrain(self) -> None:
+        if not self._looks:
+            self._wrap(looks=True)
 
     @contextlib.contextmanager
     def part(self, *, last: bool) -> Iterator[None]:
