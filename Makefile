@@ -10,7 +10,7 @@ endif
 TEST_ENV := OMP_NUM_THREADS=1
 SIDE_BY_SIDE := -n auto --maxprocesses 8
 
-.PHONY: quickstart test check test-long test-ray test-commands test-slow fuzz bench clean
+.PHONY: quickstart test check static test-unit test-long test-ray test-commands test-slow fuzz bench clean
 
 quickstart: .venv/installed
 	$(BIN)/sign-dist quickstart
@@ -19,11 +19,17 @@ quickstart: .venv/installed
 test: check test-long
 	$(MAKE) --jobs=2 test-ray test-commands
 
+# Types are checked in one thread: the tests need not wait for it.
 check: .venv/installed-dev
+	$(MAKE) --jobs=2 static test-unit
+
+static: .venv/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+
+test-unit: .venv/installed-dev
 	$(TEST_ENV) $(BIN)/pytest $(SIDE_BY_SIDE) -m "not long and not ray and not gpu and not slow and not commands"
 
 test-long: .venv/installed-dev
