@@ -52,7 +52,8 @@ def test_a_space_names_settings_of_every_job(path: Path) -> None:
     space = call(path, "space")
     assert space
     for job in JOBS:
-        check_space(load_run(job), space)
+        # A job's own plan of unfreezing and a search for the number of stages exclude each other, which is said to who tries it.
+        check_space(load_run(job).with_values({"train.unfreeze.plan": ""}), space)
 
 
 @pytest.mark.ray

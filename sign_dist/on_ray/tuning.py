@@ -4,6 +4,7 @@ Trials use one device and train inside the trial's own process: it starts in a s
 sixteen, and a stopped one leaves nothing behind.
 """
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -71,6 +72,17 @@ class StudyDir:
         return [RunDir(path.parent) for path in sorted(self.root.glob("trial_*/run.json"))]
 
 
+class _Search(OptunaSearch):
+    """Optuna's proposals, also where a driver was killed between Optuna's note of a trial's end and Tune's own.
+
+    Such a trial comes again, and what it says is known already.
+    """
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
+            super().on_trial_result(trial_id, result)
+
+
 def tune_run(
     run: Run, space: Mapping[str, Any], root: Path, *, num_trials: int = 8, seed: int = 0, on_trials: OnTrials | None = None
 ) -> dict[str, Any]:
@@ -124,9 +136,7 @@ def _tuner(study: StudyDir, run: Run, space: Mapping[str, Any], num_trials: int,
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True, n_startup_trials=4)
-        search = OptunaSearch(
-            metric="score", mode="max", sampler=sampler, study_name=study.root.name, storage=RDBStorage(study.storage)
-        )
+        search = _Search(metric="score", mode="max", sampler=sampler, study_name=study.root.name, storage=RDBStorage(study.storage))
     epochs = run.train.epochs
     return tune.Tuner(
         trial,
