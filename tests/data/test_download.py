@@ -187,6 +187,7 @@ def test_a_broken_transfer_goes_on_at_its_byte(server: Any, tmp_path: Path) -> N
     assert server.sent_bytes() == len(BODY)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("value", ["1", "date"])
 def test_a_server_that_asks_for_time_gets_it_from_every_link(value: str, server: Any, tmp_path: Path) -> None:
     """HTTP dates have no fraction of a second, so the one asked for may be almost a second nearer than it says."""
@@ -221,6 +222,7 @@ def test_retry_after_is_read(value: str, seconds: float) -> None:
     assert retry_after_s(faults.http_date(-10)) == 0
 
 
+@pytest.mark.long
 def test_bounds_are_held(server: Any, tmp_path: Path) -> None:
     for k in range(24):
         server.answers[f"/{k}.mp4"] = Answer(video(2000, k), stall_s=0.25)
@@ -316,6 +318,7 @@ def test_a_full_disk_stops_before_the_start_and_in_the_middle(server: Any, tmp_p
         download(listed(tmp_path, server.url("a.mp4")), tmp_path / "out", manners=QUICK)
 
 
+@pytest.mark.long
 def test_two_downloads_do_not_write_into_one_folder(server: Any, tmp_path: Path) -> None:
     server.answers["/a.mp4"] = Answer(BODY, stall_s=0.4)
     links, out = listed(tmp_path, server.url("a.mp4")), tmp_path / "out"

@@ -187,6 +187,7 @@ def test_leaks_of_each_kind_are_found_and_kept(leaky: DatasetDir) -> None:
     assert {clip["split"] for clip in written["across_splits"][1]["clips"]} == {"train", "test"}
 
 
+@pytest.mark.long
 def test_signatures_can_come_from_elsewhere(leaky: DatasetDir) -> None:
     """As from a cluster: whatever answers with a signature, or a reason, for each clip in order."""
     seen: list[str] = []
@@ -239,6 +240,7 @@ def test_each_kind_of_leak_blocks(tmp_path: Path, test: dict[str, str], word: st
         refuse_leaks(dataset, "train", allow=False)
 
 
+@pytest.mark.long
 def test_a_damaged_record_is_said(leaky: DatasetDir) -> None:
     for text in ("{", "[]", '{"across_splits": [{"kind": "look"}], "within_a_split": []}'):
         (leaky.root / "leaks.json").write_text(text)
@@ -246,6 +248,7 @@ def test_a_damaged_record_is_said(leaky: DatasetDir) -> None:
             refuse_leaks(leaky, "train", allow=False)
 
 
+@pytest.mark.long
 def test_a_dataset_without_leaks_says_none(corpus: Path, tmp_path: Path) -> None:
     samples = [
         Sample(p.stem, p.name, "A", signer=p.stem[:8], split=split, sha256=check_clip(p).sha256)

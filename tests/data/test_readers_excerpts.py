@@ -203,6 +203,7 @@ def test_msasl_subsets_are_the_classes_below_n(annotations: Path, tmp_path: Path
     assert shortest == pytest.approx(min(entry["end_time"] - entry["start_time"] for entry in entries))
 
 
+@pytest.mark.long
 def test_autsl_has_226_signs_and_no_signer_in_two_splits(annotations: Path, tmp_path: Path) -> None:
     samples = samples_of("autsl", laid_out(annotations, tmp_path, CASES["autsl"][1]))
     assert len({s.gloss for s in samples}) == CORPORA["autsl"].num_glosses

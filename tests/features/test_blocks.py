@@ -112,6 +112,7 @@ def test_errors_are_rows_and_only_retried_when_asked(store: FeatureStore, no_dec
     assert sorted(no_decoder) == sorted(failed * 2)
 
 
+@pytest.mark.long
 def test_new_clips_are_computed_and_old_ones_are_not(store: FeatureStore, no_decoder: list[str]) -> None:
     for block in plan(rows(100), store):
         compute(block, store, FEATURES, encoder)

@@ -48,6 +48,7 @@ def place(root: str) -> Place:
     return place_at(root)
 
 
+@pytest.mark.long
 def test_files_are_written_read_listed_and_removed(place: Place) -> None:
     assert place.names("a") == []
     assert place.folders() == []

@@ -96,6 +96,7 @@ def send(client: TestClient, data: bytes, query: str = "", **options: Any) -> An
     return client.post(f"/v1/recognize{query}", files={"video": ("../../etc/passwd", data)}, **options)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("task", "said", "answer", "best"),
     [

@@ -136,6 +136,7 @@ def runs(tmp_path):
     return tmp_path
 
 
+@pytest.mark.long
 def test_the_command_writes_a_page_and_a_table(runs, tmp_path):
     words = [f"<b>good</b>={runs / 'one'}", str(runs / "two"), str(runs / "two"), "--out", str(tmp_path / "out"), "--json"]
     done = CliRunner().invoke(app, ["compare", *words])

@@ -139,6 +139,7 @@ def test_the_long_tail_stays_inside_its_picture(counts):
     assert tail.by_exponent == (counts[0] == 9000)
 
 
+@pytest.mark.long
 def test_the_page_says_what_the_manifests_say(tmp_path, paint):
     for i in range(6):
         paint(tmp_path / "videos" / f"{i}.mp4", num_frames=10 + i, width=64 if i else 96, height=48)
@@ -224,6 +225,7 @@ def test_a_dataset_of_rejected_clips_only_says_why(tmp_path):
     assert "after 3 frames" in shown(text)
 
 
+@pytest.mark.long
 def test_two_thousand_glosses_stay_below_two_megabytes(tmp_path):
     clips = [
         clip(10_000 * k + i, f"GLOSS {i}", SPLITS[(i + k) % 3], signer=f"signer {i % 250}")
@@ -336,6 +338,7 @@ def test_manifests_that_were_changed_by_hand_are_noticed(tmp_path):
     assert any("manifests were changed" in sentence for sentence in report["warnings"])
 
 
+@pytest.mark.long
 def test_keypoints_shows_nobody_and_blur_shows_no_face(tmp_path, paint, monkeypatch):
     for i in range(2):
         paint(tmp_path / "videos" / f"{i}.mp4", num_frames=12, width=96, height=96)
@@ -362,6 +365,7 @@ def test_keypoints_shows_nobody_and_blur_shows_no_face(tmp_path, paint, monkeypa
         write_data_report(dataset)
 
 
+@pytest.mark.long
 def test_no_face_is_found_in_the_blurred_picture_of_a_real_signer(tmp_path, shared_folder):
     from sign_dist.features.encode import models_dir
     from sign_dist.video.detectors import FaceDetector

@@ -73,6 +73,7 @@ def test_chrf_equals_sacrebleu():
         assert found.tally.value == pytest.approx(expected.score, **TIGHT)
 
 
+@pytest.mark.long
 def test_rouge_equals_rouge_score():
     references, hypotheses = random_texts(10_000, seed=2)
     scorer = RougeScorer(["rougeL"], tokenizer=type("Blanks", (), {"tokenize": staticmethod(str.split)})())

@@ -74,6 +74,7 @@ def test_predictions_of_an_evaluation(tmp_path):
     assert found.ranked == {"a": ["MILK", "BOOK", "EAT"]}
 
 
+@pytest.mark.long
 @given(st.dictionaries(st.from_regex(r"[a-z0-9_-]{1,8}", fullmatch=True).filter(lambda i: i != "id"), sentences, min_size=1))
 def test_every_form_says_the_same(tmp_path_factory, texts):
     folder = tmp_path_factory.mktemp("forms")

@@ -48,6 +48,7 @@ def equal_to_jiwer(num: int, seed: int) -> None:
     assert wer(references, hypotheses, "unit") == pytest.approx(jiwer.wer(references, hypotheses), abs=1e-9)
 
 
+@pytest.mark.long
 def test_ten_thousand_pairs_equal_jiwer() -> None:
     equal_to_jiwer(10_000, seed=1)
 

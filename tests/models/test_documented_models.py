@@ -101,6 +101,7 @@ def test_weights_are_those_of_the_catalogue() -> None:
     assert [row[:5] for row in rows_under("name")] == wanted
 
 
+@pytest.mark.long
 def test_weights_go_into_models_that_can_be_inspected() -> None:
     """A name in the last column is one that `weights inspect --model` knows; what has none says so."""
     for row in rows_under("name"):

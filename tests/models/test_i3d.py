@@ -67,6 +67,7 @@ def test_steps_follow_from_frames_for_any_size(network: InceptionI3d, num_frames
     torch.testing.assert_close(network(video), steps.amax(2))
 
 
+@pytest.mark.long
 @torch.inference_mode()
 def test_bytes_are_normalised_and_bgr_weights_see_bgr(network: InceptionI3d) -> None:
     shown = frames(2, 9, 32)
@@ -164,6 +165,7 @@ def test_learns_a_few_clips_by_heart() -> None:
     assert losses[-1] < 0.3 * losses[0]
 
 
+@pytest.mark.long
 def test_settings_become_the_network_and_a_kinetics_file_fills_all_but_its_head(tmp_path: Path) -> None:
     """A file as torch 0.3 wrote it: no counts of batches, 287 names, another number of classes."""
     run = Run.model_validate(

@@ -42,6 +42,7 @@ def clips(feature_shape: tuple[int, ...], steps: int = 20) -> torch.Tensor:
 # The encoder in front
 
 
+@pytest.mark.long
 @settings(max_examples=4)
 @given(st.lists(st.integers(1, 45), min_size=1, max_size=3), st.sampled_from([10.0, 20.0, 25.0, 30.0]))
 def test_the_front_gives_what_extraction_gives(lengths: list[int], fps: float) -> None:

@@ -36,6 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return where
 
 
+@pytest.mark.long
 def test_an_embedding_depends_on_its_own_sentence_and_language_alone(folder: Path) -> None:
     encoder = TextEncoder.read(folder, "eng_Latn")
     together = encoder.embed(SENTENCES, batch_size=3)

@@ -41,6 +41,7 @@ def test_a_clip_alone_equals_the_clip_in_a_padded_batch(preset: str) -> None:
         torch.testing.assert_close(logits[i, : steps[i]], alone[0], atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.long
 def test_padding_moves_neither_statistics_nor_gradients() -> None:
     """In training too, where BatchNorm looks at the whole batch."""
     found: list[list[Tensor]] = []

@@ -64,6 +64,7 @@ SENTENCES = [[5, 6, 7], [8], [9, 5, 10, 11, 12]]
 # Laws
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=8)
 @given(
@@ -312,6 +313,7 @@ def odd_options(folder: Path) -> None:
     (folder / "translator.json").write_text('{"feature_dim": "many"}')
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "harm", [damage_config, cut_weights, other_sizes, more_layers, cut_projection, other_projection, odd_options]
 )
@@ -334,6 +336,7 @@ def test_a_model_that_writes_no_text_is_refused(tmp_path: Path) -> None:
         read_seq2seq(tmp_path)
 
 
+@pytest.mark.long
 def test_text_goes_in_and_comes_out_by_a_tokenizer_of_the_same_folder(tmp_path: Path) -> None:
     words = ["<s>", "<pad>", "</s>", "<unk>", "__de__", "morgen", "regen", "im", "norden"]
     inner = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))

@@ -156,6 +156,7 @@ def assert_buffers(model: InceptionI3d, case: dict[str, Any]) -> None:
         assert int(buffers[name]) == count
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_training_mode_moves_statistics_as_the_reference_does(checkpointing: bool) -> None:
     """With checkpointing every stage runs twice, and must count once."""

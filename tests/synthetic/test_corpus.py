@@ -37,6 +37,7 @@ def rows(root: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file, delimiter="\t"))
 
 
+@pytest.mark.long
 def test_a_clip_decodes_as_stated_and_depends_on_its_numbers_alone(tmp_path: Path) -> None:
     signer, sign = make_signer(0, 1), LEXICON[3]
     num_frames = write_clip(tmp_path / "a" / "clip.mp4", sign, signer, seed=0, repetition=0)
@@ -66,6 +67,7 @@ def test_labels_name_every_file_and_splits_share_no_signer(corpus: CorpusFacts) 
     assert {row["gloss"] for row in table} == set(corpus.glosses) == {sign.gloss for sign in LEXICON[:2]}
 
 
+@pytest.mark.long
 def test_exactly_the_stated_files_are_damaged(corpus: CorpusFacts) -> None:
     broken = set()
     for row in rows(corpus.root):
@@ -79,6 +81,7 @@ def test_exactly_the_stated_files_are_damaged(corpus: CorpusFacts) -> None:
     assert len(broken) == SIZES["num_corrupt"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("damage", ["truncated", "empty", "text", "no_header"])
 def test_every_damage_makes_a_file_unreadable(damage, corpus: CorpusFacts, tmp_path: Path) -> None:
     whole = next(corpus.root / row["path"] for row in rows(corpus.root) if row["split"] == "test")
@@ -87,6 +90,7 @@ def test_every_damage_makes_a_file_unreadable(damage, corpus: CorpusFacts, tmp_p
         pass
 
 
+@pytest.mark.long
 def test_writing_again_keeps_whole_files_and_makes_the_missing_ones(corpus: CorpusFacts) -> None:
     before = {path: path.read_bytes() for path in corpus.root.rglob("*") if path.is_file()}
     assert not [path for path in before if path.name.startswith(".")]

@@ -63,6 +63,7 @@ def test_faults_are_as_large_as_asked_for() -> None:
             synthetic_landmarks(sentence, signer, np.random.default_rng(0), **wrong)
 
 
+@pytest.mark.long
 def test_mediapipe_sees_in_the_drawn_clip_what_the_track_says() -> None:
     from sign_dist.video.detectors import LandmarkDetector
     from sign_dist.video.model_files import find_files, landmark_roles

@@ -78,6 +78,7 @@ def test_few_classes_of_a_step_are_as_good_as_all(steps, classes, width, seed, p
     assert {d.labels for d in found} == {labels for labels, _ in expected}
 
 
+@pytest.mark.long
 @given(st.integers(0, 10**6), st.integers(1, 6))
 def test_clips_beside_each_other_and_steps_behind_the_end_change_nothing(seed, width):
     rng = np.random.default_rng(seed)

@@ -53,6 +53,7 @@ def labels(axes):
     return [line.get_label() for line in axes.get_lines() if not line.get_label().startswith("_")]
 
 
+@pytest.mark.long
 def test_the_panels_hold_what_belongs_there(tmp_path, drawn):
     plot_curves(write(tmp_path / "metrics.jsonl", epochs(6)), tmp_path / "curves.png")
     assert is_picture(tmp_path / "curves.png")
@@ -66,6 +67,7 @@ def test_the_panels_hold_what_belongs_there(tmp_path, drawn):
     assert "best val/top1 0.833 at epoch 5" in title
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "values", "best"),
     [
@@ -84,6 +86,7 @@ def test_the_best_epoch_is_that_of_the_tasks_own_score(tmp_path, drawn, name, va
     assert name == "val/top1" or ["val/rouge"] in scales
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_short_run_and_an_epoch_told_twice(tmp_path, drawn, count):
     path = write(tmp_path / "metrics.jsonl", [*epochs(count), epochs(count)[-1] | {"val/top1": 0.9}])
@@ -92,6 +95,7 @@ def test_a_short_run_and_an_epoch_told_twice(tmp_path, drawn, count):
     assert ("1 epoch," if count == 1 else "2 epochs,") in drawn[0].get_suptitle()
 
 
+@pytest.mark.long
 def test_a_torn_last_line_is_left_out_but_no_other(tmp_path, drawn):
     plot_curves(write(tmp_path / "a.jsonl", epochs(3), tail='{"epoch": 3, "st'), tmp_path / "a.png")
     assert "3 epochs" in drawn[0].get_suptitle()
@@ -130,6 +134,7 @@ def trials():
     ]
 
 
+@pytest.mark.long
 def test_a_study_shows_history_curves_and_what_was_searched(tmp_path, drawn):
     plot_study(trials(), tmp_path / "study.png", metric="val/top1", mode="max")
     assert is_picture(tmp_path / "study.png")
@@ -171,6 +176,7 @@ def test_wrong_use_is_refused(tmp_path):
         plot_study(trials(), tmp_path / "study.png", metric="x", mode="best")
 
 
+@pytest.mark.long
 def test_no_figure_stays_in_memory(tmp_path):
     plot_study(trials(), tmp_path / "study.png", metric="val/top1", mode="max")
     import matplotlib._pylab_helpers as helpers

@@ -176,6 +176,7 @@ def test_every_part_has_one_owner_and_ranks_keep_pace(num_clips: int, parts: int
     assert len({len(own) for own in owned}) == 1
 
 
+@pytest.mark.long
 def test_a_step_in_more_parts_trains_the_same_weights(tmp_path: Path) -> None:
     """Without dropout, which each part draws for itself."""
     one, _ = train(tmp_path / "1", model=toy(dropout=0, norm=False))
@@ -366,6 +367,7 @@ def test_steps_that_go_on_failing_end_the_run(tmp_path: Path) -> None:
         train(tmp_path, SETTINGS.with_values({"max_skips": 2}), examples=examples)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "variant",
     [{}, {"ema": 0.8, "parts": 2}, {"unfreeze.stages": 3, "by_length": 2}, {"lora.targets": "middle.0", "ema": 0.5}],
@@ -424,6 +426,7 @@ def test_no_epochs_evaluate_and_save_the_model_as_it_is(tmp_path: Path) -> None:
         assert [p.name for p in RunDir(tmp_path).checkpoints()] == ["epoch_0000"]
 
 
+@pytest.mark.long
 def test_a_damaged_checkpoint_is_passed_by(tmp_path: Path) -> None:
     whole, _ = train(tmp_path / "whole")
     for damage in ("torn", "flipped", "missing"):

@@ -166,6 +166,7 @@ def test_a_group_of_one_needs_no_wrapper() -> None:
     assert strategy.sum(torch.ones(1)).tolist() == [1]
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("process_group")
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_an_engine_goes_on_where_its_state_was_taken(wrapped: bool) -> None:

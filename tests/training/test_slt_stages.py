@@ -46,6 +46,7 @@ def run_dir_of(root: Path, run: Run, weights: dict[str, Tensor]) -> RunDir:
     return run_dir
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("whole", [True, False], ids=["checkpoint", "part"])
 @pytest.mark.parametrize("settings", [RUN.model, SonarModel()], ids=["translator", "sonar"])
 def test_features_are_extracted_with_what_a_run_has_trained(settings: Any, whole: bool, tmp_path: Path) -> None:

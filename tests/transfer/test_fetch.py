@@ -92,6 +92,7 @@ def test_a_file_is_fetched_once_and_said_what_it_is(weights: Weights, checkpoint
     assert weights.run("inspect", weights.target)[0] == 1
 
 
+@pytest.mark.long
 def test_a_broken_transfer_goes_on_at_its_byte(weights: Weights, checkpoint: bytes) -> None:
     weights.serve(checkpoint, entry={"sha256": hashlib.sha256(checkpoint).hexdigest()})
     weights.server.answers["/made_up.pth"] = [Answer(checkpoint, cut=70_000, reset=True), Answer(checkpoint)]

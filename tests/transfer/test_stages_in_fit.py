@@ -103,6 +103,7 @@ VARIANTS: list[dict[str, Any]] = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("variant", VARIANTS, ids=str)
 @pytest.mark.parametrize("stop_after", [1, 4])
 def test_an_interrupted_run_ends_as_an_undisturbed_one(tmp_path: Path, variant: dict[str, Any], stop_after: int) -> None:

@@ -31,6 +31,7 @@ def kinetics(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", ["temporal_mean", "temporal_max"])
 def test_blocks_take_the_kernels_of_i3d_and_the_rest_starts_afresh(kinetics: Path, method: str) -> None:
     run = load_run(JOB).with_values({"model.weights": str(kinetics), "model.adapt": method})

@@ -149,6 +149,7 @@ def group_of_tensor(model: nn.Module) -> dict[str, str]:
     return found
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_a_strategy_trains_what_it_says_and_nothing_else(
     name: str,

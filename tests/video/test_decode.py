@@ -243,6 +243,7 @@ def test_odd_names_are_only_names(
     assert numbers_of(read(Path(name)).frames) == list(range(5))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["a.mp4", "a.avi", "a.webm"])
 def test_damaged_bytes_give_frames_or_a_code_and_nothing_else(tmp_path: Path, paint: Paint, name: str) -> None:
     codec = {"a.mp4": "libx264", "a.avi": "mpeg4", "a.webm": "libvpx-vp9"}[name]

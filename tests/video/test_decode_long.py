@@ -100,6 +100,7 @@ def test_frames_by_number_are_those_frames(long_files: dict[str, tuple[Path, lis
         read_frames(path, [-1])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["bframes.mp4", "varying.mp4", "stream.ts", "open_gop.mp4"])
 def test_a_far_span_is_reached_by_seeking(
     long_files: dict[str, tuple[Path, list[float]]], name: str, monkeypatch: pytest.MonkeyPatch

@@ -160,6 +160,7 @@ def test_the_digest_of_a_folder_is_of_names_and_bytes(tmp_path: Path) -> None:
     assert check_clip(b).sha256 not in (digest, changed)
 
 
+@pytest.mark.long
 def test_bytes_in_memory_are_read_as_the_file_is(tmp_path: Path, paint: Callable[..., Path]) -> None:
     for name, codec in (("a.mp4", "libx264"), ("a.gif", "gif"), ("a.ts", "libx264")):
         path = paint(tmp_path / name, num_frames=20, codec=codec)

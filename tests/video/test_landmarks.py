@@ -176,6 +176,7 @@ def test_of_two_people_side_by_side_the_one_who_signs_is_followed() -> None:
         assert lm.detection_rates(lm.normalise(points))["hands"] >= alone["hands"] - 0.2
 
 
+@pytest.mark.long
 @real_clips
 def test_the_largest_of_two_people_can_be_asked_for() -> None:
     signing = frames_of("help/help_s3_1.mp4", 8)
@@ -193,6 +194,7 @@ def test_the_largest_of_two_people_can_be_asked_for() -> None:
         )
 
 
+@pytest.mark.long
 @real_clips
 def test_detector_reports_nothing_where_nobody_is() -> None:
     detector = LandmarkDetector(find_files(landmark_roles(face=False), MODELS, download=False))

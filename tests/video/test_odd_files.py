@@ -123,6 +123,7 @@ def test_what_is_used_has_every_frame_that_ffmpeg_has(facts: tuple[Path, dict[st
         assert clip.frames.shape[1:3] == (round(high * shrunk), round(wide * shrunk))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_is_refused_has_its_reason(facts: tuple[Path, dict[str, dict[str, str]]], name: str) -> None:
     checked = check_clip(facts[0] / name)

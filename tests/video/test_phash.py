@@ -78,6 +78,7 @@ def test_a_copy_is_found_and_another_take_is_not(kind: str, originals: list[np.n
     assert all(abs(m.offset - want) <= 2 for m in matches), "row r of the copy is row r + offset of the original"
 
 
+@pytest.mark.long
 def test_the_search_finds_what_comparing_every_pair_finds(originals: list[np.ndarray]) -> None:
     frames = [*originals, originals[2][10:50], originals[5][:, :, ::-1][5:], *(performance(take) for take in range(20, 26))]
     signatures = [frames_signature(f, 30) for f in frames]

@@ -147,6 +147,7 @@ def holds(face: Box, box: Box) -> bool:
     return face[0] <= x <= face[2] and face[1] <= y <= face[3]
 
 
+@pytest.mark.long
 def test_stored_frames_hold_no_face(shared_folder: Path) -> None:
     from sign_dist.config.data import FrameFeatures
     from sign_dist.features.encode import build_encoder, encode_clip, find_files, spec_for

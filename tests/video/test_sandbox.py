@@ -279,6 +279,7 @@ def test_an_answer_that_lies_is_an_error(packed: dict[str, Any]) -> None:
     assert math.isinf(unpack({"float": "inf"}, b""))
 
 
+@pytest.mark.long
 def test_a_guarded_check_and_read_are_the_plain_ones(tmp_path: Path, paint: Paint) -> None:
     path = paint(tmp_path / "a.mp4", num_frames=60, fps=50)
     sampling = Sampling(fps=10)
@@ -321,6 +322,7 @@ def killed_at_first(path: str, *_: Any) -> dict[str, Any]:
     return {"reason": "", "detail": "second try"}
 
 
+@pytest.mark.long
 def test_a_kill_from_outside_is_not_held_against_the_file(tmp_path: Path) -> None:
     (tmp_path / "unlucky").write_text("once")
     (tmp_path / "deadly").write_text("ever")

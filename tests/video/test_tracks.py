@@ -184,6 +184,7 @@ def test_features_of_tracks_alone_have_no_detector_for_a_video(tmp_path: Path, p
     assert error.value.code in REASONS
 
 
+@pytest.mark.long
 def test_a_corpus_of_tracks_is_prepared_with_single_glosses_and_a_reason_for_each_damage(tmp_path: Path) -> None:
     write_sentences(tmp_path / "raw", Cast(num_sentences=18, num_signers=3, num_corrupt=4, seed=3), landmarks=True)
     made = prepare(
