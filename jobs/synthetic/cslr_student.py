@@ -1,37 +1,14 @@
 """Gloss sequences of the synthetic world by the small network that looks back only, without a teacher.
 
-The corpus is that of `cslr_teacher.py`; a step is given for every fourth frame, as by that teacher.
+Corpus and training are those of `cslr_teacher.py`; a step is given for every fourth frame, as by that teacher.
 """
 
-from sign_dist.config.data import Data, LandmarkFeatures, Sampling
+from pathlib import Path
+
 from sign_dist.config.model import CtcStudentModel
 from sign_dist.config.run import Run
-from sign_dist.config.train import Augment, Train
+from sign_dist.config.source import load_run
 
 
 def run() -> Run:
-    return Run(
-        task="cslr",
-        data=Data(root="data/synthetic_cslr", features=LandmarkFeatures(sampling=Sampling(fps=30.0, image_fps=20.0), every=1)),
-        model=CtcStudentModel(width=128),
-        train=Train(
-            epochs=30,
-            batch_size=8,
-            by_length=64,
-            ema=0.98,
-            evaluate_every=3,
-            augment=Augment(
-                speed=0.2,
-                drop=0.03,
-                rotate_deg=5,
-                scale=0.1,
-                shear=0.05,
-                shift=0.05,
-                hand_rotate_deg=5,
-                hand_scale=0.08,
-                hand_shift=0.03,
-                drop_hand=0.1,
-                drop_face=0,
-            ),
-        ),
-    )
+    return load_run(Path(__file__).with_name("cslr_teacher.py")).with_values({"model": CtcStudentModel(width=128)})
