@@ -33,8 +33,9 @@ from sign_dist.on_ray.cluster import connect, num_cpus
 from sign_dist.on_ray.evaluation import evaluate_run
 from sign_dist.on_ray.extraction import extract, find_todo
 from sign_dist.on_ray.training import train
-from sign_dist.on_ray.tuning import StudyDir, small_space, tune_run
+from sign_dist.on_ray.tuning import small_space, tune_run
 from sign_dist.stages import Stages, state_of
+from sign_dist.study.layout import StudyDir
 from sign_dist.synthetic.corpus import write_corpus
 from sign_dist.training.run_dir import RunDir
 

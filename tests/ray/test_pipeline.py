@@ -163,7 +163,8 @@ def test_a_weights_file_that_is_a_web_page_is_told_before_anything_starts(datase
 def test_a_study_finds_the_better_setting_and_is_not_done_twice(dataset: Path, tmp_path: Path) -> None:
     from ray import tune
 
-    from sign_dist.on_ray.tuning import StudyDir, tune_run
+    from sign_dist.on_ray.tuning import tune_run
+    from sign_dist.study.layout import StudyDir
 
     space = {"train.optim.lr": tune.loguniform(1e-4, 1e-2)}
     best = tune_run(small_run(dataset), space, tmp_path / "study", num_trials=3)
