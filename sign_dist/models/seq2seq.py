@@ -72,7 +72,7 @@ def read_seq2seq(source: str | Path, *, download: bool = False) -> PreTrainedMod
     """
     if (Path(source) / UNFILLED).is_file():
         return _unfilled(source)
-    model, info = _read(AutoModelForSeq2SeqLM, source, download, dtype=torch.float32, output_loading_info=True)
+    model, info = read_pretrained(AutoModelForSeq2SeqLM, source, download, dtype=torch.float32, output_loading_info=True)
     if missing := sorted(info["missing_keys"]):
         raise WeightsError(
             f"{str(source)!r} lacks {len(missing)} tensors that its config.json asks for, such as {missing[0]}: "
@@ -87,9 +87,9 @@ def write_shape(source: str | Path, folder: Path) -> None:
     Raises:
         WeightsError: there is no such model.
     """
-    _read(AutoConfig, source, False).save_pretrained(str(folder))
+    read_pretrained(AutoConfig, source, False).save_pretrained(str(folder))
     with contextlib.suppress(WeightsError):  # older folders have none
-        _read(GenerationConfig, source, False).save_pretrained(str(folder))
+        read_pretrained(GenerationConfig, source, False).save_pretrained(str(folder))
     (folder / UNFILLED).write_text("The weights of this model are in the bundle's weights.safetensors.\n", encoding="utf-8")
 
 
@@ -99,7 +99,7 @@ def read_tokenizer(source: str | Path, *, download: bool = False) -> PreTrainedT
     Raises:
         WeightsError: there is none.
     """
-    return _read(AutoTokenizer, source, download)
+    return read_pretrained(AutoTokenizer, source, download)
 
 
 def language_token(tokenizer: PreTrainedTokenizerBase, language: str) -> int:
@@ -152,9 +152,9 @@ def longest(stack: nn.Module, config: PretrainedConfig) -> int | None:
 
 
 def _unfilled(source: str | Path) -> PreTrainedModel:
-    model = new_seq2seq(_read(AutoConfig, source, False)).float()
+    model = new_seq2seq(read_pretrained(AutoConfig, source, False)).float()
     if (Path(source) / "generation_config.json").is_file():
-        model.generation_config = _read(GenerationConfig, source, False)
+        model.generation_config = read_pretrained(GenerationConfig, source, False)
     return model
 
 
@@ -167,7 +167,12 @@ def _told(model: PreTrainedModel, name: str) -> int | None:
     return None
 
 
-def _read(kind: Any, source: str | Path, download: bool, **options: Any) -> Any:
+def read_pretrained(kind: Any, source: str | Path, download: bool, **options: Any) -> Any:
+    """Whatever one of transformers' Auto classes gives for a folder or a name of the hub.
+
+    Raises:
+        WeightsError: there is no such folder or name, or it holds nothing of the kind.
+    """
     is_folder = Path(source).is_dir()
     try:
         return kind.from_pretrained(str(source), local_files_only=is_folder or not download, **options)
