@@ -11,9 +11,9 @@ from typing import Annotated, Any
 import typer
 from pydantic import TypeAdapter
 
-from sign_dist import __version__, cli_compare, cli_data, cli_recipe, cli_score, cli_store, cli_weights
+from sign_dist import __version__, cli_compare, cli_data, cli_recipe, cli_score, cli_store, cli_tune, cli_weights
 from sign_dist.config.data import Features, Glosses, Sampling, SplitSettings, features_named
-from sign_dist.config.source import apply, call, load_run, parse_override
+from sign_dist.config.source import apply, load_run, parse_override
 from sign_dist.console import bar, epoch_line, say, table, wait_for_interrupt
 from sign_dist.errors import SettingsError, SignDistError
 
@@ -29,6 +29,7 @@ app = typer.Typer(
 app.add_typer(cli_data.app, name="data")
 app.add_typer(cli_store.app, name="store")
 app.add_typer(cli_weights.app, name="weights")
+app.command()(cli_tune.tune)
 app.command()(cli_score.score)
 app.command()(cli_compare.compare)
 app.command()(cli_recipe.recipe)
@@ -209,7 +210,7 @@ def train(
 
     run = load_run(job, [*strategy_words(strategy, values or []), *(values or [])])
     check_strategy(strategy, run)
-    root = out or Path("runs") / _stem(job)
+    root = out or Path("runs") / cli_tune.stem_of(job)
     with connected(address):
         metrics = run_train(
             run, root, on_taken=lambda taken: say(str(taken)), on_epoch=lambda line: say(epoch_line(line, run.train.epochs))
@@ -218,35 +219,6 @@ def train(
         f"{root}: "
         + " ".join(f"{n} {v:.4g}" for n, v in metrics.items() if n.startswith("val/"))
         + f"; curves in {root / 'curves.png'}"
-    )
-
-
-@app.command()
-def tune(
-    job: Annotated[str, typer.Argument(help="The job to search around.")],
-    space: Annotated[Path, typer.Argument(help="A file of tune_spaces/.")],
-    values: Values = None,
-    trials: Annotated[int, typer.Option(min=1)] = 8,
-    seed: int = 0,
-    out: Out = None,
-    address: Address = "local",
-) -> None:
-    """Search settings: every trial is a run directory; the same command goes on with an interrupted study."""
-    from sign_dist.on_ray.cluster import connected
-    from sign_dist.on_ray.tuning import tune_run
-
-    run = load_run(job, values)
-    domains = call(space, "space")
-    root = out or Path("runs") / f"{_stem(job)}_{space.stem}"
-    with connected(address), bar("epochs of all trials") as tick:
-        best = tune_run(run, domains, root, num_trials=trials, seed=seed, on_trials=lambda done, total, _: tick(done, total))
-    chosen = ", ".join(
-        f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}" for name, value in best["settings"].items()
-    )
-    say(f"best of {best['num_trials']} trials: {best['value']:.4g} with {chosen}")
-    say(
-        f"{best['epochs_trained']} of {best['epochs_without_stopping']} epochs trained; "
-        f"see {root / 'study.png'}, {root / 'best.json'}"
     )
 
 
@@ -384,12 +356,6 @@ def _sections(values: list[str] | None, sampling: Sampling) -> tuple[SplitSettin
             case _:
                 raise SettingsError(f"no setting {word.partition('=')[0]!r} here: prepare takes split.*, glosses.* and sampling.*")
     return split, sampling, glosses
-
-
-def _stem(job: str) -> str:
-    """The run's name: the job file's, or the run directory's for a run.json."""
-    path = Path(job)
-    return path.resolve().parent.name if path.stem == "run" else path.stem
 
 
 def main() -> None:

@@ -56,7 +56,8 @@ class TrialRow:
         if missing:
             raise RunError(f"a trial of the study has no {', '.join(missing)}: it was made by another version; search anew")
         values: dict[str, Any] = {name: row[name] for name in names}
-        return cls(**values | {"curve": [(epoch, value) for epoch, value in row["curve"]]})
+        values["curve"] = [(epoch, value) for epoch, value in row["curve"]]
+        return cls(**values)
 
 
 def score(metrics: Mapping[str, Any], name: str, mode: str) -> float:
