@@ -65,6 +65,8 @@ class I3dModel(Settings):
     over_time: Literal["max", "mean"] = "max"
     """How the answers of the steps become the clip's."""
     dropout: float = Field(default=0.5, ge=0, lt=1)
+    norm_momentum: float = Field(default=0.01, gt=0, le=1)
+    """How much of BatchNorm's running statistics each step replaces. With the published 0.01 they need hundreds of steps."""
     checkpointing: bool = False
     """Compute inner values again in the backward pass: less memory, more time."""
 

@@ -61,6 +61,8 @@ class Freeze(Settings):
     """This share of the layer groups, counted from the input; never the head."""
     groups: str = ""
     """Names of groups, parted by blanks; `*` stands for anything."""
+    statistics: bool = False
+    """BatchNorm keeps the statistics that the run starts with, also in layers that train: those of a few clips are poor ones."""
 
 
 class Unfreeze(Settings):

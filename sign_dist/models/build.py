@@ -99,6 +99,7 @@ def build_model(settings: Model, *, num_classes: int, feature_shape: tuple[int, 
                 dropout=settings.dropout,
                 colours=settings.colours,
                 over_time=settings.over_time,
+                norm_momentum=settings.norm_momentum,
                 checkpointing=settings.checkpointing,
             )
         case TemporalI3dModel():

@@ -53,7 +53,8 @@ class InceptionI3d(nn.Module):
     """Frames `uint8 (B, T, H, W, 3)` RGB -> logits (B, V); or normalised video (B, 3, T, H, W).
 
     `colours` is the order that the weights expect; frames are given as RGB either way. `over_time` says how the logits of
-    the steps become the clip's: the maximum, as WLASL tests, or the mean.
+    the steps become the clip's: the maximum, as WLASL tests, or the mean. `norm_momentum` is the share of BatchNorm's running
+    statistics that a step replaces: with the published one hundreds of steps go by until they are those of other data.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class InceptionI3d(nn.Module):
         dropout: float = 0.5,
         colours: Colours = "rgb",
         over_time: OverTime = "max",
+        norm_momentum: float = BATCH_NORM_MOMENTUM,
         checkpointing: bool = False,
     ) -> None:
         super().__init__()
@@ -80,6 +82,9 @@ class InceptionI3d(nn.Module):
             block = Mixed(channels, widths)
             self.add_module(f"Mixed_{name}", block)
             channels = block.num_outputs
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm3d):
+                module.momentum = norm_momentum
 
     def endpoints(self, video: Tensor) -> Iterator[tuple[str, Tensor]]:
         """(name, output) of every stage from `Conv3d_1a_7x7` to `Mixed_5c`, in order: normalised video -> (B, C, T, H, W).

@@ -128,6 +128,50 @@ def plot_study(trials: Sequence[Mapping[str, Any]], out_png: Path, *, metric: st
     _save(figure, out_png)
 
 
+def plot_side_by_side(
+    ways: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]], out_png: Path, *, score: str = "val/top1", title: str = ""
+) -> None:
+    """Kinds of runs beside each other, a column each: the score above, the losses below, a line for each run of the kind.
+
+    `ways` are the rows of `read_metrics` of every run of a kind, such as one for each seed. All columns have the same axes. The
+    first kind's mean score is drawn into the columns of the others, for comparison; stages of unfreezing are bands.
+
+    Raises:
+        RunError: no runs.
+    """
+    if not ways or not all(ways.values()):
+        raise RunError("there is no run to draw: give at least one of each kind")
+    figure = _figure(2.3 * len(ways) + 0.9, 5.2)
+    panels = figure.subplots(2, len(ways), sharex=True, sharey="row", squeeze=False)
+    base, usual = next(iter(ways)), _mean_points(next(iter(ways.values())), score)
+    for column, (name, runs) in enumerate(ways.items()):
+        above, below = panels[:, column]
+        _dress(above, ylabel="" if column else score)
+        _dress(below, ylabel="" if column else "loss", xlabel="epoch")
+        # The title stands above the stages' names.
+        above.set_title(name, fontsize=10, color=INK, pad=16)
+        _bands(above, runs[0], labelled=True, word="" if len(stage_bands(runs[0])) > 3 else "stage ")
+        _bands(below, runs[0], labelled=False)
+        if column and usual:
+            above.plot(*zip(*usual, strict=True), color=GREY, linewidth=1.2, linestyle=(0, (1, 1.5)), label=f"{base}, mean")
+        for i, rows in enumerate(runs):
+            faded = {"color": CYCLE[i % 6], "linewidth": 1.3, "marker": MARKERS[i % 6], "markersize": 3}
+            for panel, metric, style in ((above, score, "-"), (below, "val/loss", "-"), (below, "train/loss", "--")):
+                if points := points_of(rows, metric):
+                    label = f"run {i + 1}" if panel is above else (metric if not i else None)
+                    panel.plot(*zip(*points, strict=True), linestyle=style, label=label, **faded)
+        if all(0 <= value <= 1 for rows in runs for _, value in points_of(rows, score)):
+            _percent(above)
+        below.set_ylim(bottom=0)
+        below.xaxis.get_major_locator().set_params(integer=True)
+    last = panels[0, -1].get_legend_handles_labels(), panels[1, -1].get_legend_handles_labels()
+    handles, names = [a + b for a, b in zip(*last, strict=True)]
+    figure.legend(handles, names, loc="outside lower center", frameon=False, ncols=8, fontsize=8)
+    if title:
+        _title(figure, title)
+    _save(figure, out_png)
+
+
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The lines of a metrics.jsonl by epoch. A torn last line is left out; of two lines of one epoch the later one holds.
 
@@ -201,6 +245,12 @@ def best_of(rows: Sequence[Mapping[str, Any]]) -> tuple[float, str, float] | Non
     return None
 
 
+def _mean_points(runs: Sequence[Sequence[Mapping[str, Any]]], name: str) -> list[Point]:
+    """(epoch, mean of the runs) where all of them were measured."""
+    curves = [dict(points_of(rows, name)) for rows in runs]
+    return [(epoch, sum(c[epoch] for c in curves) / len(curves)) for epoch in curves[0] if all(epoch in c for c in curves)]
+
+
 def _lines(panel: Any, rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> None:
     drawn = 0
     for i, name in enumerate(names):
@@ -216,13 +266,13 @@ def _lines(panel: Any, rows: Sequence[Mapping[str, Any]], names: Sequence[str]) 
         panel.legend(loc="best", frameon=False, ncols=2 if drawn > 3 else 1)
 
 
-def _bands(panel: Any, rows: Sequence[Mapping[str, Any]], *, labelled: bool) -> None:
+def _bands(panel: Any, rows: Sequence[Mapping[str, Any]], *, labelled: bool, word: str = "stage ") -> None:
     """A band per unfreezing stage, if there is more than one; every other one is shaded."""
     for i, (start, end, stage) in enumerate(stage_bands(rows)):
         if i % 2:
             panel.axvspan(start, end, color=SKY, alpha=0.14, linewidth=0, zorder=0)
         if labelled:
-            panel.text((start + end) / 2, 1.01, f"stage {stage:g}", transform=panel.get_xaxis_transform(), ha="center", color=GREY)
+            panel.text((start + end) / 2, 1.01, f"{word}{stage:g}", transform=panel.get_xaxis_transform(), ha="center", color=GREY)
 
 
 def _history(panel: Any, trials: Any, valued: Any, best: Any, metric: str, mode: str) -> None:

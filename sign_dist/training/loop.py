@@ -188,7 +188,7 @@ class _Loop:
 
     def _to_training(self) -> None:
         self.state.engine.model.train()
-        keep_frozen_still(self.state.engine.bare)
+        keep_frozen_still(self.state.engine.bare, statistics=self.settings.freeze.statistics)
 
     def _evaluates(self, is_end: bool) -> bool:
         """Whether an evaluation is due after this step."""

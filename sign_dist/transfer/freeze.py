@@ -124,10 +124,11 @@ def frozen_share(names: Sequence[str], fraction: float) -> list[str]:
     return list(names[len(names) - count :])
 
 
-def keep_frozen_still(model: nn.Module) -> None:
+def keep_frozen_still(model: nn.Module, *, statistics: bool = False) -> None:
     """Put modules all of whose parameters are frozen into eval mode: no dropout, and BatchNorm keeps its statistics.
 
-    A BatchNorm without parameters of its own follows the module that holds it.
+    A BatchNorm without parameters of its own follows the module that holds it. `statistics`: every BatchNorm keeps them, and what
+    comes out of it is computed with them, while its own weights may train.
     """
     for module in model.modules():
         parameters = list(module.parameters())
@@ -137,9 +138,15 @@ def keep_frozen_still(model: nn.Module) -> None:
             ADAPTER in n for n, p in module.named_parameters() if p.requires_grad
         ):
             # Only adapters train inside: what they sit on stands still, statistics included.
-            for child in module.modules():
-                if isinstance(child, _BatchNorm):
-                    child.eval()
+            _stop_norms(module)
+    if statistics:
+        _stop_norms(model)
+
+
+def _stop_norms(module: nn.Module) -> None:
+    for child in module.modules():
+        if isinstance(child, _BatchNorm):
+            child.eval()
 
 
 def _group_of_module(model: nn.Module, path: str) -> str:

@@ -189,6 +189,18 @@ def test_settings_become_the_network_and_a_kinetics_file_fills_all_but_its_head(
     torch.testing.assert_close(state[stem], published[stem].flip(1), atol=0, rtol=0)
 
 
+def test_statistics_follow_as_fast_as_is_said() -> None:
+    model = InceptionI3d(3, norm_momentum=0.25)
+    first = model.Conv3d_1a_7x7
+    video = torch.randn(2, 3, 8, 32, 32)
+    seen = F.conv3d(F.pad(video, [2, 3, 2, 3, 2, 3]), first.conv3d.weight, stride=2).mean(dim=(0, 2, 3, 4))
+    model.train()
+    with torch.no_grad():
+        first(video)
+    torch.testing.assert_close(first.bn.running_mean, 0.25 * seen, atol=1e-4, rtol=1e-3)
+    assert {m.momentum for m in model.modules() if isinstance(m, torch.nn.BatchNorm3d)} == {0.25}
+
+
 def test_settings_refuse_features_that_are_no_frames() -> None:
     with pytest.raises(SettingsError, match=r"'i3d' reads frames \(T, H, W, 3\)"):
         build_model(I3dModel(), num_classes=4, feature_shape=(768,))

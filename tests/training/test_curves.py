@@ -8,7 +8,7 @@ import pytest
 
 from sign_dist.errors import RunError
 from sign_dist.training import curves
-from sign_dist.training.curves import plot_curves, plot_study
+from sign_dist.training.curves import plot_curves, plot_side_by_side, plot_study
 
 
 def write(path, rows, tail=""):
@@ -167,6 +167,25 @@ def test_more_settings_than_fit_are_said_so(tmp_path, drawn):
     many = [trial(i, 0.1 * (i + 1), **{f"a.b{k}": i * k for k in range(1, 16)}) for i in range(3)]
     plot_study(many, tmp_path / "study.png", metric="val/top1", mode="max")
     assert drawn[0].get_suptitle().endswith("3 more settings not drawn")
+
+
+@pytest.mark.long
+def test_kinds_of_runs_stand_beside_each_other_on_the_same_axes(tmp_path, drawn):
+    plain = [[{**row, "stage": 0} for row in epochs(6)] for _ in range(2)]
+    staged = [epochs(6)]
+    plot_side_by_side({"scratch": plain, "progressive": staged}, tmp_path / "both.png", title="two")
+    assert is_picture(tmp_path / "both.png")
+    above, other, below, _ = drawn[0].axes
+    assert [above.get_title(), other.get_title()] == ["scratch", "progressive"]
+    assert labels(above) == ["run 1", "run 2"]
+    assert labels(other) == ["scratch, mean", "run 1"]
+    assert list(other.get_lines()[0].get_ydata()) == pytest.approx([e / 6 for e in range(6)])
+    assert not above.texts
+    assert [text.get_text() for text in other.texts] == ["stage 0", "stage 1", "stage 2"]
+    assert above.get_ylim() == other.get_ylim()
+    assert labels(below) == ["val/loss", "train/loss"]
+    with pytest.raises(RunError, match="no run to draw"):
+        plot_side_by_side({"scratch": []}, tmp_path / "none.png")
 
 
 def test_wrong_use_is_refused(tmp_path):

@@ -359,3 +359,19 @@ def check_groups(model: nn.Module) -> None:
 
 def _parameters(part: nn.Module | nn.Parameter) -> list[nn.Parameter]:
     return [part] if isinstance(part, nn.Parameter) else list(part.parameters())
+
+
+def test_statistics_that_are_to_stay_do_so_in_layers_that_train() -> None:
+    model = Tower(3)
+    for layer in model.layers:
+        layer[2] = nn.Identity()  # no dropout: two answers are to be equal
+    plan_of(model, stages=1).apply(model, 0)
+    model.train()
+    keep_frozen_still(model, statistics=True)
+    before = {name: t.clone() for name, t in model.state_dict().items()}
+    x = torch.randn(8, 2)
+    alone, among = model(x[:1]), model(x)
+    among.sum().backward()
+    assert all(torch.equal(t, before[name]) for name, t in model.state_dict().items())
+    assert all(p.grad is not None for p in model.parameters()), "the weights of BatchNorm train as well"
+    torch.testing.assert_close(alone, among[:1], msg="a clip's answer does not depend on those beside it")
