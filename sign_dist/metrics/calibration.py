@@ -169,9 +169,8 @@ def at_temperature(log_probs: ArrayLike, temperature: float) -> Floats:
 def _spans(ordered: Floats, bins: int) -> list[tuple[int, int]]:
     """Where bins of sorted values begin and end; a cut within equal values moves behind them."""
     count = len(ordered)
-    cuts = [
-        int(np.searchsorted(ordered, ordered[count * i // bins - 1], side="right")) for i in range(1, bins) if count * i // bins
-    ]
+    lasts = [float(ordered[count * i // bins - 1]) for i in range(1, bins) if count * i // bins]
+    cuts: list[int] = np.searchsorted(ordered, lasts, side="right").tolist()
     edges = sorted({0, *cuts, count}) if count else []
     return list(itertools.pairwise(edges))
 
