@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from sign_dist.errors import RunError, SettingsError
 from sign_dist.features.encode import NO_FILES, EncoderFiles, find_files
 from sign_dist.features.spec import FeatureSpec
 from sign_dist.features.store import FeatureStore
-from sign_dist.inference.model_card import model_card
+from sign_dist.inference.model_card import model_card, search_section
 from sign_dist.inference.text_files import pack_text_files, unpack_text_files
 from sign_dist.tasks.build import vocab_of
 from sign_dist.training.checkpoint import read_weights
@@ -124,8 +125,10 @@ class Bundle:
         return EncoderFiles(paths, facts.spec.weights)
 
 
-def export(run_dir: RunDir, out: Path | None = None) -> Bundle:
+def export(run_dir: RunDir, out: Path | None = None, *, name: str = "", search: Mapping[str, Any] | None = None) -> Bundle:
     """Write the bundle of the checkpoint a run stands for, into `run_dir/bundle` or `out`. Exporting again replaces it.
+
+    `name` is the model's, by default the run's. `search` is how its settings were found, where they were searched.
 
     Raises:
         RunError: the run has no checkpoint, or the model files at hand are not those its features were made with.
@@ -157,7 +160,7 @@ def export(run_dir: RunDir, out: Path | None = None) -> Bundle:
         vocab.write(part.vocab_file)
     progress = progress_of(chosen)
     facts = BundleFacts(
-        name=run_dir.root.resolve().name,
+        name=name or run_dir.root.resolve().name,
         task=run.task,
         model=pack_text_files(run.model, part.text),
         decode=run.decode,
@@ -174,10 +177,12 @@ def export(run_dir: RunDir, out: Path | None = None) -> Bundle:
             "features": store.name,
             "encoder_files": {role: file_digest(path) for role, path in files.paths.items()},
             "environment": environment(),
-        },
+        }
+        | ({"search": dict(search)} if search else {}),
     )
     write_json(part.facts_file, facts.model_dump(mode="json"))
-    part.card_file.write_text(_card(run_dir, run, facts, part.weights_file), encoding="utf-8")
+    card = _card(run_dir, run, facts, part.weights_file) + search_section(search or {})
+    part.card_file.write_text(card, encoding="utf-8")
     old = bundle.root.with_name(f".{bundle.root.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if bundle.root.exists():

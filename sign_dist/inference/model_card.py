@@ -58,6 +58,26 @@ def model_card(report: Mapping[str, Any] | None, *, title: str, facts: Mapping[s
     return "\n".join(lines).rstrip() + "\n"
 
 
+def search_section(search: Mapping[str, Any]) -> str:
+    """How the settings were found, as a section behind the others; nothing of a model that was not searched for."""
+    if not search:
+        return ""
+    rows = [(name.replace("_", " "), _plain(_flat(value))) for name, value in search.items() if value not in (None, "", {}, [])]
+    return "\n".join(["", "## Search", "", *_table(("", ""), rows)]) + "\n"
+
+
+def _flat(value: Any) -> str:
+    match value:
+        case Mapping():
+            return ", ".join(f"{name} = {_flat(inner)}" for name, inner in value.items())
+        case list() | tuple():
+            return ", ".join(_flat(inner) for inner in value)
+        case float():
+            return f"{value:.6g}"
+        case _:
+            return str(value)
+
+
 def _scores(report: Mapping[str, Any]) -> list[str]:
     split = report["facts"].get("split", {}).get("evaluated", "")
     rows = [

@@ -51,7 +51,11 @@ class StudyDir:
         return RunDir(self.root / f"trial_{trial_id}")
 
     def trials(self) -> list[RunDir]:
-        return [RunDir(path.parent) for path in sorted(self.root.glob("trial_*/run.json"))]
+        """Those that have begun, and those of which at least is noted why they could not."""
+        return [
+            RunDir(path)
+            for path in sorted({file.parent for name in ("run", "trial") for file in self.root.glob(f"trial_*/{name}.json")})
+        ]
 
     def confirmed(self, name: str, seed: int) -> RunDir:
         """A run that stands beside the search: the settings of a trial, or the default ones, with another seed."""

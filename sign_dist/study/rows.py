@@ -15,6 +15,7 @@ from sign_dist.data.layout import write_json
 from sign_dist.errors import RunError
 from sign_dist.study.layout import StudyDir
 from sign_dist.tasks.build import monitor_of
+from sign_dist.tasks.task import Monitor
 from sign_dist.training.run_dir import RunDir
 
 State = Literal["finished", "stopped", "failed", "running"]
@@ -104,6 +105,32 @@ def trial_rows(
     return sorted(rows, key=lambda row: row.number)
 
 
+def rows_of(study: StudyDir) -> list[TrialRow]:
+    """The trials as study.json has them; of a study that has not ended, as they are now.
+
+    Raises:
+        RunError: no study lives there.
+    """
+    facts = study.facts()
+    if facts.get("finished"):
+        return [TrialRow.of(row) for row in facts["trials"]]
+    return trial_rows(study, facts["space"], {})
+
+
+def name_of(row: TrialRow) -> str:
+    """What a trial is called beside others.
+
+    >>> name_of(TrialRow("x_00007", 7, "finished", "", None, None, None, 0, 0.0, {}, {}, []))
+    'trial_0007'
+    """
+    return f"trial_{row.number:04d}"
+
+
+def objectives_of(rows: Sequence[TrialRow]) -> list[str]:
+    """Names of what was measured of trials, in the order that they were asked for."""
+    return list(dict.fromkeys(name for row in rows for name in row.objectives))
+
+
 def best_of(rows: Sequence[TrialRow]) -> TrialRow | None:
     """The trial with the best score; None if no trial has one."""
     return max((row for row in rows if row.score is not None), key=lambda row: row.score or 0.0, default=None)
@@ -111,7 +138,7 @@ def best_of(rows: Sequence[TrialRow]) -> TrialRow | None:
 
 def told(study: StudyDir, num_trials: int) -> tuple[int, int, float | None]:
     """(epochs trained over all trials, epochs if none is stopped early, best monitor so far), while a study runs."""
-    trials = study.trials()
+    trials = [trial for trial in study.trials() if trial.run_file.exists()]
     epochs = study.facts()["run"]["train"]["epochs"]
     if not trials:
         return 0, num_trials * epochs, None
@@ -122,11 +149,12 @@ def told(study: StudyDir, num_trials: int) -> tuple[int, int, float | None]:
 
 
 def _row(trial: RunDir, trial_id: str, position: int, names: Collection[str], why: str | None, *, is_running: bool) -> TrialRow:
-    run, lines, own = trial.run(), trial.metrics(), noted(trial)
-    monitor = monitor_of(run)
+    lines, own = trial.metrics(), noted(trial)
+    run = trial.run() if trial.run_file.exists() else None
+    monitor = monitor_of(run) if run else Monitor("", "max")
     best = max(lines, key=lambda line: score(line, monitor.name, monitor.mode), default=None)
     state: State = "finished" if trial.done_file.exists() else own.get("state", "running" if is_running else "stopped")
-    flat = run.flat()
+    flat = run.flat() if run else {}
     return TrialRow(
         id=trial_id,
         number=int(own.get("number", _number(trial_id, position))),
@@ -144,8 +172,8 @@ def _row(trial: RunDir, trial_id: str, position: int, names: Collection[str], wh
 
 
 def _number(trial_id: str, position: int) -> int:
-    """Ray counts trials in the last part of their name, from 0."""
-    found = re.search(r"_(\d+)$", trial_id)
+    """The name of a trial is its number, or ends in it."""
+    found = re.search(r"(\d+)$", trial_id)
     return int(found.group(1)) if found else position
 
 
