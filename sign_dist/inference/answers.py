@@ -6,7 +6,7 @@ from typing import Any
 from sign_dist.tasks.task import Prediction
 
 # The key of an answer and of each of its alternatives.
-KEYS = {"islr": "gloss", "cslr": "glosses", "slt": "sentence"}
+KEYS = {"islr": "gloss", "vlm": "gloss", "cslr": "glosses", "slt": "sentence"}
 
 
 def answer_json(task: str, prediction: Prediction, k: int, *, digits: int | None = None) -> dict[str, Any]:

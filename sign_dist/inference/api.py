@@ -117,11 +117,12 @@ class Translation(BaseModel):
 # What an answer looks like, by task.
 ANSWERS: dict[str, type[Recognition | GlossRecognition | Translation]] = {
     "islr": Recognition,
+    "vlm": Recognition,
     "cslr": GlossRecognition,
     "slt": Translation,
 }
-SHOWN = {"islr": "one sign", "cslr": "one sentence", "slt": "one sentence"}
-WANTED = {"islr": "the glosses it may be", "cslr": "its glosses", "slt": "its translation"}
+SHOWN = {"islr": "one sign", "vlm": "one sign", "cslr": "one sentence", "slt": "one sentence"}
+WANTED = {"islr": "the glosses it may be", "vlm": "the glosses it may be", "cslr": "its glosses", "slt": "its translation"}
 
 
 class Model(BaseModel):
@@ -161,7 +162,7 @@ def build_api(service: Recognizer, *, limits: Limits | None = None, task: str = 
     @app.post(
         RECOGNIZE,
         tags=["recognition"],
-        summary="Name the sign in a video" if task == "islr" else "Say what is signed in a video",
+        summary="Name the sign in a video" if task in ("islr", "vlm") else "Say what is signed in a video",
         response_model=ANSWERS[task],
         response_description="The best answer, and others with their scores",
         responses=_problems(400, 408, 413, 415, 422, 500, 503, 504),
@@ -198,7 +199,7 @@ def build_api(service: Recognizer, *, limits: Limits | None = None, task: str = 
         said = answer_json(task, answer.prediction, k)
         return ANSWERS[task](
             model=answer.model,
-            **({"hypothesis": said["gloss"], "results": said["results"]} if task == "islr" else said),
+            **({"hypothesis": said["gloss"], "results": said["results"]} if task in ("islr", "vlm") else said),
             timing_ms=Timing(**{part: round(seconds * 1e3, 2) for part, seconds in timing.items()}),
             request_id=_request_id(request),
         )

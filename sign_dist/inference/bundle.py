@@ -200,7 +200,7 @@ def num_parameters(weights: Path) -> int:
 
 def decode_facts(run: Run) -> dict[str, Any]:
     """The settings that answers are read out with, those of the task only."""
-    read = {"islr": (), "cslr": ("beam", "merge"), "slt": ("beam", "max_len", "len_penalty")}
+    read = {"islr": (), "vlm": ("weigh", "beam", "max_len"), "cslr": ("beam", "merge"), "slt": ("beam", "max_len", "len_penalty")}
     return {name: getattr(run.decode, name) for name in read[run.task]}
 
 

@@ -48,6 +48,7 @@ class Measure:
 
 MEASURES: dict[str, tuple[Measure, ...]] = {
     "islr": (Measure("accuracy", "Top-1", "share"),),
+    "vlm": (Measure("accuracy", "Top-1", "share"),),
     "cslr": (Measure("wer", "Word error rate", "percent", 100.0),),
     "slt": (Measure("bleu", "BLEU-4", "points"), Measure("chrf", "chrF2", "points")),
 }
@@ -220,7 +221,7 @@ def _examples(first: Side, second: Side, keep: Sequence[int], task: str) -> dict
 def _quality(task: str, clip: Evaluated) -> float:
     """How good an answer is, to put clips in order: a hit, minus its word errors, or its chrF2."""
     match task:
-        case "islr":
+        case "islr" | "vlm":
             return float(clip.answer == clip.reference)
         case "cslr":
             return -float(scoring.sentence_errors([clip.reference], [clip.answer])[0].errors)

@@ -80,7 +80,7 @@ def _chart(
         if shares
         else _powers(low, high)
         if by_exponent
-        else _even(low if title == "loss" else min(low, 0.0), high)
+        else even_ticks(low if title == "loss" else min(low, 0.0), high)
     )
     low, high = min(low, ticks[0]), max(high, ticks[-1])
 
@@ -116,7 +116,7 @@ def _chart(
     )
 
 
-def _even(low: float, high: float) -> list[float]:
+def even_ticks(low: float, high: float) -> list[float]:
     """Four or five round values that enclose the data; from 0 where that costs little."""
     if 0 < low < 0.5 * high:
         low = 0.0

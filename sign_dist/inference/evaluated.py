@@ -19,6 +19,7 @@ class Evaluated:
     pairs, the best first or not. `error` is why there is no answer, "" if there is one; an empty hypothesis without an error
     is an answer, too. `start_s` and `end_s` are the clip's span in the file `video_path`, 0 = to the end. `model_s` is what
     model and decoding took for this clip alone, from features to answer; NaN where it was answered together with others.
+    `written` are the texts of a model that writes, before anything held it to the vocabulary, the best first.
     """
 
     id: str
@@ -31,6 +32,7 @@ class Evaluated:
     end_s: float = 0.0
     error: str = ""
     model_s: float = math.nan
+    written: tuple[str, ...] = ()
 
     def ranked(self) -> list[str]:
         """Answers, the best first; none for a clip that failed."""
@@ -52,7 +54,8 @@ class Evaluated:
 
 def write_predictions(path: Path, evaluated: Iterable[Evaluated]) -> None:
     """One JSON line per clip; `read_predictions` reads them."""
-    lines = [json.dumps(jsonable(dataclasses.asdict(e)), ensure_ascii=False, allow_nan=False) + "\n" for e in evaluated]
+    rows = [{n: v for n, v in dataclasses.asdict(e).items() if n != "written" or v} for e in evaluated]
+    lines = [json.dumps(jsonable(row), ensure_ascii=False, allow_nan=False) + "\n" for row in rows]
     with written_whole(path) as temporary:
         temporary.write_text("".join(lines), encoding="utf-8")
 
@@ -70,7 +73,11 @@ def read_predictions(path: Path) -> list[Evaluated]:
             scores = tuple((str(label), _number(score)) for label, score in row.get("scores", ()))
             known = {f.name for f in dataclasses.fields(Evaluated)}
             values = {name: value for name, value in row.items() if name in known}
-            found.append(Evaluated(**values | {"scores": scores, "model_s": _number(row.get("model_s"))}))
+            found.append(
+                Evaluated(
+                    **values | {"scores": scores, "model_s": _number(row.get("model_s")), "written": tuple(row.get("written", ()))}
+                )
+            )
         except (ValueError, TypeError, AttributeError) as error:
             raise DataError(f"{str(path)!r} line {number} is no answer ({error}): evaluate the run again") from None
     return found

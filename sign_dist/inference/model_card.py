@@ -11,11 +11,14 @@ from sign_dist.inference.units import value_of
 
 WHAT = {
     "islr": "names the one sign that a short clip shows, out of a closed vocabulary (isolated sign recognition)",
+    "vlm": "writes the gloss of the one sign that a short clip shows, held to a closed vocabulary (isolated sign recognition by a "
+    "vision-language model)",
     "cslr": "writes the glosses of a clip in the order they are signed, out of a closed vocabulary (continuous sign recognition)",
     "slt": "translates a signed sentence into written text (sign language translation)",
 }
 USES = {
     "islr": "Search in recordings of single signs, exercises with feedback on the sign meant, research on isolated recognition.",
+    "vlm": "Search in recordings of single signs, exercises with feedback on the sign meant, research on isolated recognition.",
     "cslr": "Drafts of gloss annotation that a person corrects, search in recordings, research on continuous recognition.",
     "slt": "Drafts of translations that a person who knows both languages corrects, research on translation.",
 }
@@ -27,6 +30,8 @@ NOT_FOR = (
 )
 LIMITS = {
     "islr": "A clip with another sign than those of the vocabulary is answered with one of them all the same.",
+    "vlm": "A clip with another sign than those of the vocabulary is answered with one of them all the same. What the base model "
+    "learned elsewhere is not known here, and neither are its biases.",
     "cslr": "A sign outside the vocabulary is left out or taken for another; glosses lose what mouth, face and space say.",
     "slt": "A fluent sentence may say something that was not signed: fluency is no sign of being right.",
 }

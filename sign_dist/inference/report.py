@@ -1,7 +1,8 @@
 """A split's answers -> predictions.jsonl, report.json, one HTML page and a model card.
 
 `build_report` only counts: it reads no file and no clock, so equal answers give an equal report. What differs by task is
-counted in `report_islr`, `report_cslr` and `report_slt`. `write_report` writes the files; the page is drawn in `report_page`.
+counted in `report_islr`, `report_cslr`, `report_slt` and `report_vlm`. `write_report` writes the files; the page is drawn in
+`report_page`.
 """
 
 import collections
@@ -20,6 +21,7 @@ from sign_dist.inference.report_cslr import cslr_part
 from sign_dist.inference.report_islr import islr_cautions, islr_part
 from sign_dist.inference.report_page import render_page
 from sign_dist.inference.report_slt import slt_part
+from sign_dist.inference.report_vlm import vlm_part
 from sign_dist.inference.units import value_of
 from sign_dist.metrics.text import Language
 from sign_dist.training.curves import best_of
@@ -41,6 +43,7 @@ def build_report(
     vocabulary: Sequence[str] = (),
     language: Language = "other",
     training: Sequence[Mapping[str, Any]] = (),
+    calibration: Mapping[str, Any] | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
     """The content of report.json: scores with intervals, tables, what failed, and what to know before believing it.
@@ -52,10 +55,11 @@ def build_report(
         facts: where the numbers come from (dataset, split, features, model, software), nested as the caller likes.
             Lists of sentences under any key `warnings` are lifted to the report's own, so that leaks are seen first;
             so are `policy` and keys that end in `digest`.
-        task: `islr`, `cslr` or `slt`.
+        task: `islr`, `cslr`, `slt` or `vlm`.
         vocabulary: all glosses the model can answer; without it, those that occur in references and scores.
         language: of translations.
         training: the lines of metrics.jsonl, for curves.
+        calibration: what `report_calibration.calibration_part` says of confidences.
         seed: of the bootstrap.
 
     Raises:
@@ -75,6 +79,9 @@ def build_report(
         case "islr":
             part = islr_part(evaluated, vocabulary=vocabulary, seed=seed, min_signers=MIN_SIGNERS)
             cautions = islr_cautions(evaluated, part)
+        case "vlm":
+            part = vlm_part(evaluated, vocabulary=vocabulary, seed=seed, min_signers=MIN_SIGNERS)
+            cautions = islr_cautions(evaluated, part)
         case "cslr":
             part = cslr_part(evaluated, vocabulary=vocabulary, seed=seed, min_signers=MIN_SIGNERS)
             cautions = part["findings"]
@@ -84,13 +91,14 @@ def build_report(
             if left_out := len(evaluated) - len(scored):
                 cautions = [f"{left_out} of {len(evaluated)} clips have no translation: they are in no score", *cautions]
         case _:
-            raise ValueError(f"no task {task!r}: it is islr, cslr or slt")
+            raise ValueError(f"no task {task!r}: it is islr, cslr, slt or vlm")
     report = {
         "task": task,
         "clips": len(evaluated),
         "scored": len(scored),
         "failed": len(failed),
         **part,
+        **({"calibration": calibration} if calibration else {}),
         "policy": str(_find(facts, "policy") or ""),
         "warnings": [*_sentences(facts), *_cautions(evaluated), *cautions],
         "latency": _latency(evaluated),
@@ -120,13 +128,17 @@ def write_report(folder: str | Path, evaluated: Sequence[Evaluated], report: Map
 
 def summary(report: Mapping[str, Any]) -> str:
     """The headline of a report in one sentence."""
-    if report["task"] == "islr":
+    if report["task"] in ("islr", "vlm"):
         interval = report["intervals"]["top1"]
         text = (
             f"top-1 {report['top1']:.3f} (95 % interval {interval['low']:.3f} to {interval['high']:.3f}), "
             f"top-5 {report['top5']:.3f}, per class {report['per_class']:.3f} on {report['clips']} clips of "
             f"{report['classes_asked']} signs"
         )
+        if written := report.get("written"):
+            text += (
+                f"; left free it writes the gloss in {written['exact_match']:.3f}, no gloss at all in {written['unparsable']:.3f}"
+            )
     else:
         first, *others = report["scores"]
         low, high = (value_of(first["unit"], first["interval"][bound]) for bound in ("low", "high"))

@@ -11,6 +11,7 @@ from sign_dist.inference.confusion import MAX_LABELLED, NO_ANSWER, NUM_WORST_CLA
 from sign_dist.inference.curve_charts import training_charts
 from sign_dist.inference.evaluated import Evaluated
 from sign_dist.inference.html_page import render
+from sign_dist.inference.report_calibration import reliability_chart
 from sign_dist.inference.thumbnails import thumbnails
 from sign_dist.inference.units import place_of, value_of
 
@@ -28,11 +29,11 @@ def render_page(evaluated: Sequence[Evaluated], report: Mapping[str, Any], *, ti
         "report": report,
         "scores": score_cards(report["scores"]),
         "charts": training_charts(report["training"].get("rows", ())),
-        "confusions": report.get("confusions", ())[: NUM_CONFUSIONS if report["task"] == "islr" else NUM_SUBSTITUTIONS],
+        "confusions": report.get("confusions", ())[: NUM_CONFUSIONS if report["task"] in ("islr", "vlm") else NUM_SUBSTITUTIONS],
     }
     by_id = {e.id: e for e in evaluated}
     match report["task"]:
-        case "islr":
+        case "islr" | "vlm":
             values |= _of_signs(evaluated, report)
         case "cslr":
             glosses = report["glosses"]
@@ -74,6 +75,7 @@ def _of_signs(evaluated: Sequence[Evaluated], report: Mapping[str, Any]) -> dict
     table = sorted(report["per_class_table"], key=lambda row: (_nan_last(row["recall"]), -row["support"], row["label"]))
     return {
         "matrices": confusion_matrices(evaluated),
+        "reliability": reliability_chart(report["calibration"]) if report.get("calibration") else None,
         "classes": table,
         "num_open": len(table) if len(table) <= MAX_LABELLED else NUM_WORST_CLASSES,
         "worst": [_show(clip) for clip in worst_clips(evaluated)],

@@ -22,6 +22,7 @@ from sign_dist.features.store import FeatureStore
 from sign_dist.inference.bundle import decode_facts, num_parameters
 from sign_dist.inference.evaluated import Evaluated
 from sign_dist.inference.report import build_report, write_report
+from sign_dist.inference.report_calibration import Probabilities, calibration_cautions, calibration_part, targets_of
 from sign_dist.models.build import build_model
 from sign_dist.on_ray.clips import from_rows
 from sign_dist.on_ray.cluster import num_cpus, num_gpus
@@ -37,6 +38,10 @@ CLIPS_PER_BATCH = 32
 # Of each batch so many clips are answered one at a time, for the time per clip; the others share a call, which is quicker.
 TIMED_PER_BATCH = 8
 MOST_ANSWERS = 10
+# Of a vision-language model: the prompts of all clips of a call are in memory, and beams copy them.
+VLM_CLIPS_PER_BATCH = 8
+# Tasks with one answer a clip out of a closed set: every gloss has a probability.
+CLOSED = ("islr", "vlm")
 # What a dataset may say of its corpus, and what the preset of the corpus calls it.
 CORPUS_FACTS = {"title": "title", "licence": "licence", "origin": "origin", "language": "language", "text_language": "text"}
 
@@ -51,19 +56,20 @@ def evaluate_split(run_dir: RunDir, split: str) -> list[Evaluated]:
     return _answers(run_dir, split)[0]
 
 
-def _answers(run_dir: RunDir, split: str) -> tuple[list[Evaluated], dict[str, Any]]:
-    """The answers of `evaluate_split`, and where they were computed."""
+def _answers(run_dir: RunDir, split: str) -> tuple[list[Evaluated], dict[str, Any], Probabilities | None]:
+    """The answers of `evaluate_split`, where they were computed, and of a task with one gloss a clip what every gloss was given."""
     run, chosen = run_dir.run(), run_dir.chosen()
     dataset = DatasetDir(Path(run.data.root))
     samples = read_manifest(dataset, split)
     rows = [{"index": i, "key": s.key} for i, s in enumerate(samples)]
     FeatureStore.find(dataset, run.data.features, shared=run.data.store)
     gpus = num_gpus()
-    answers = from_rows(rows, CLIPS_PER_BATCH).map_batches(
+    size = VLM_CLIPS_PER_BATCH if run.task == "vlm" else CLIPS_PER_BATCH
+    answers = from_rows(rows, size).map_batches(
         _PredictRows,
         fn_constructor_kwargs={"run": run, "checkpoint": chosen, "samples": samples, "device": "cuda" if gpus else "cpu"},
-        batch_size=CLIPS_PER_BATCH,
-        compute=ActorPoolStrategy(min_size=1, max_size=max(1, min(gpus or num_cpus(), -(-len(rows) // CLIPS_PER_BATCH)))),
+        batch_size=size,
+        compute=ActorPoolStrategy(min_size=1, max_size=max(1, min(gpus or num_cpus(), -(-len(rows) // size)))),
         num_cpus=1 if gpus else 0.7,
         num_gpus=1 if gpus else 0,
     )
@@ -76,7 +82,11 @@ def _answers(run_dir: RunDir, split: str) -> tuple[list[Evaluated], dict[str, An
     videos = dataset.videos_root() if shows_people(dataset) else None
     crashed = {"error": "crashed: the process that held this clip died"}
     evaluated = [_evaluated(run.task, s, found.get(i, crashed), videos) for i, s in enumerate(samples)]
-    return evaluated, {"device": "gpu" if gpus else "cpu", "threads": threads}
+    timing = {"device": "gpu" if gpus else "cpu", "threads": threads}
+    vocab = vocab_of(run.task, dataset)
+    if run.task not in CLOSED or vocab is None:
+        return evaluated, timing, None
+    return evaluated, timing, _probabilities(evaluated, found, vocab.glosses, chosen, split)
 
 
 def evaluate_run(root: Path, split: str) -> tuple[Path, dict[str, Any]]:
@@ -89,18 +99,44 @@ def evaluate_run(root: Path, split: str) -> tuple[Path, dict[str, Any]]:
     run_dir = RunDir(root)
     run, chosen = run_dir.run(), run_dir.chosen()
     dataset = DatasetDir(Path(run.data.root))
-    evaluated, timing = _answers(run_dir, split)
+    evaluated, timing, probabilities = _answers(run_dir, split)
     vocab = vocab_of(run.task, dataset)
+    calibration = None
+    facts = report_facts(run_dir, chosen, split) | {"timing": timing}
+    if probabilities is not None:
+        fit_on = run.data.val_split
+        other = Probabilities.read(run_dir.eval(fit_on), probabilities.weights) if split != fit_on else None
+        calibration = calibration_part(probabilities, other)
+        facts["calibration"] = {"warnings": calibration_cautions(calibration, split, fit_on)}
     report = build_report(
         evaluated,
         task=run.task,
-        facts=report_facts(run_dir, chosen, split) | {"timing": timing},
+        facts=facts,
+        calibration=calibration,
         vocabulary=vocab.glosses if vocab else (),
         language=LANGUAGES.get(str(dataset.facts().get("text_language", "")), "other"),
         training=read_metrics(run_dir.metrics_file) if run_dir.metrics_file.exists() else (),
     )
     page = write_report(run_dir.eval(split), evaluated, report, name=run_dir.root.resolve().name)
+    if probabilities is not None:
+        probabilities.write(run_dir.eval(split))
     return page, report
+
+
+def _probabilities(
+    evaluated: Sequence[Evaluated], found: dict[int, dict[str, Any]], glosses: Sequence[str], chosen: Path, split: str
+) -> Probabilities | None:
+    """What every gloss was given, of the clips that were answered; None if none was."""
+    rows = {i: dict(found[i]["scores"]) for i, clip in enumerate(evaluated) if not clip.error}
+    if not rows:
+        return None
+    given = np.array([[row.get(gloss, 0.0) for gloss in glosses] for row in rows.values()])
+    with np.errstate(divide="ignore"):
+        log_probs = np.log(given)
+    targets = targets_of([evaluated[i].reference for i in rows], glosses)
+    lowest = np.finfo(np.float32).min
+    weights = file_digest(chosen / "model.safetensors")
+    return Probabilities(np.maximum(log_probs, lowest).astype(np.float32), targets, weights, split)
 
 
 def report_facts(run_dir: RunDir, chosen: Path, split: str) -> dict[str, Any]:
@@ -174,6 +210,7 @@ class _PredictRows:
         self._samples, self._device = samples, torch.device(device)
         vocab = vocab_of(run.task, dataset)
         self._task = build_task(run, vocab)
+        self._most = len(vocab) if vocab and run.task in CLOSED else MOST_ANSWERS
         shape = next(self._reader.features(k).shape for k in self._reader.keys if not self._reader.error(k))
         self._model = build_model(run.model, num_classes=num_classes_of(run.task, vocab), feature_shape=shape[1:])
         self._model.load_state_dict(read_weights(checkpoint))
@@ -215,11 +252,11 @@ class _PredictRows:
     def _predict(self, examples: Sequence[Example]) -> list[Prediction]:
         collated = self._task.collate(examples).to(self._device)
         _, outputs = self._task.losses(self._model, collated)
-        return self._task.decode(outputs, collated, k=MOST_ANSWERS)
+        return self._task.decode(outputs, collated, k=self._most)
 
 
 def _answer(prediction: Prediction) -> dict[str, Any]:
-    return {"hypothesis": prediction.hypothesis, "scores": prediction.scores}
+    return {"hypothesis": prediction.hypothesis, "scores": prediction.scores, "written": prediction.written}
 
 
 def _evaluated(task: str, sample: Sample, answer: dict[str, Any], videos: Path | None) -> Evaluated:
@@ -227,11 +264,12 @@ def _evaluated(task: str, sample: Sample, answer: dict[str, Any], videos: Path |
         id=sample.id,
         reference=reference_of(task, sample),
         hypothesis=answer.get("hypothesis", ""),
-        scores=tuple((label, score) for label, score in answer.get("scores", ())),
+        scores=tuple((label, score) for label, score in answer.get("scores", ())[:MOST_ANSWERS]),
         signer=sample.signer,
         video_path=str(videos / sample.video_path) if videos else "",
         start_s=sample.start_s,
         end_s=sample.end_s,
         error=answer.get("error", ""),
         model_s=answer.get("model_s", math.nan),
+        written=tuple(answer.get("written", ())),
     )

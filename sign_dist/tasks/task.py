@@ -45,6 +45,8 @@ class Prediction:
     scores: tuple[tuple[str, float], ...]
     measures: Mapping[str, float] = dataclasses.field(default_factory=dict[str, float])
     """What a task notes of how the answer came about, by name."""
+    written: tuple[str, ...] = ()
+    """Texts of a model that writes, best first, before anything holds it to a vocabulary."""
 
 
 @dataclasses.dataclass(frozen=True)
