@@ -68,7 +68,9 @@ class FrameFeatures(Settings):
     kind: Literal["frames"] = "frames"
     sampling: Sampling = Sampling(max_side_px=320)
     num_frames: int = Field(default=16, ge=0, le=512)
-    """Frames per clip, spread evenly over it; 0 keeps every sampled frame."""
+    """Frames per clip, spread over it; 0 keeps every sampled frame."""
+    pick: Literal["even", "motion"] = "even"
+    """`motion`: frames at equal shares of all that changes in the pictures, so that a still signer takes few of them."""
     size_px: int = Field(default=64, ge=32, le=512, multiple_of=32)
     crop: Crop = "none"
     """`none`: the middle square of the whole height; `centre`: cut without scaling; `face`: the square around the signer."""

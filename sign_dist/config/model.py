@@ -206,6 +206,29 @@ class SonarModel(Settings):
         return self
 
 
+class VlmModel(Settings):
+    """A vision-language model that is asked for the sign: frames and a question in, the gloss out."""
+
+    kind: Literal["vlm"] = "vlm"
+    source: str = ""
+    """A folder in transformers' form, or a name in the hub's cache. Empty: a tiny InternVL of the sizes below, from `seed`."""
+    dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Of its weights. Less than fp32 is for weights that stand still below adapters."""
+    quantize: Literal["none", "nf4", "int8"] = "none"
+    """Its linear layers in 4 or 8 bits, below adapters."""
+    prompt: str = Field(default="Which sign is this? Answer with its gloss.", min_length=1, max_length=4000)
+    """The question behind the frames."""
+    checkpointing: bool = False
+    """Compute inner values again in the backward pass: less memory, more time."""
+    width: int = Field(default=128, ge=32, le=1024, multiple_of=32)
+    depth: int = Field(default=2, ge=1, le=12)
+    """Layers of each half."""
+    patch_px: int = Field(default=8, ge=2, le=64)
+    """Side of the patches that a frame is cut into."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    seed: int = Field(default=0, ge=0, lt=2**31)
+
+
 Model = Annotated[
     LandmarkModel
     | FeatureModel
@@ -216,7 +239,8 @@ Model = Annotated[
     | CtcStudentModel
     | CslrHeadModel
     | TranslatorModel
-    | SonarModel,
+    | SonarModel
+    | VlmModel,
     Field(discriminator="kind"),
 ]
 

@@ -9,10 +9,11 @@ from pydantic import Field, model_validator
 from sign_dist.config.base import Settings
 from sign_dist.config.data import Data, FrameFeatures
 from sign_dist.config.distill import check_distill
-from sign_dist.config.model import LandmarkModel, Model
-from sign_dist.config.train import Train
+from sign_dist.config.model import LandmarkModel, Model, VlmModel
+from sign_dist.config.prefix import check_prefix
+from sign_dist.config.train import Lora, Train
 
-TaskName = Literal["islr", "cslr", "slt"]
+TaskName = Literal["islr", "cslr", "slt", "vlm"]
 
 # Which kinds of features a model can read, the usual one first.
 READS: dict[str, tuple[str, ...]] = {
@@ -26,12 +27,14 @@ READS: dict[str, tuple[str, ...]] = {
     "cslr_head": ("landmarks", "signhiera"),
     "translator": ("signhiera", "landmarks", "frames"),
     "sonar": ("signhiera", "landmarks", "frames"),
+    "vlm": ("frames",),
 }
 # Which models can learn a task, the usual one first.
 LEARNS: dict[str, tuple[str, ...]] = {
     "islr": ("landmark", "feature", "video_cnn", "signhiera", "i3d"),
     "cslr": ("temporal_i3d", "ctc_student", "cslr_head"),
     "slt": ("translator", "sonar"),
+    "vlm": ("vlm",),
 }
 
 
@@ -46,6 +49,9 @@ class Decode(Settings):
     """Tokens of a translation at most."""
     len_penalty: float = Field(default=1.0, ge=-10, le=10)
     """A translation's score is divided by its length to the power of this: above 0, longer ones gain."""
+    weigh: Literal["mean", "sum", "choices"] = "mean"
+    """How a gloss that is written in several tokens is scored by a vision-language model: the mean of their log-probabilities, their
+    sum, or the sum of their shares among the tokens that lead to a gloss."""
     merge: bool = False
     """Equal neighbours of the answer become one gloss, as published word error rates of the VAC family count."""
 
@@ -111,12 +117,15 @@ class Run(Settings):
                 f"model.kind = {self.model.kind!r} reads a fixed number of frames, got data.features.num_frames = "
                 f"{self.data.features.num_frames}: give 2 or more"
             )
+        if isinstance(self.model, VlmModel):
+            check_vlm(self.model, self.train.lora, mixup=self.train.mixup)
         if not self.scale.workers <= self.parts <= self.train.batch_size:
             raise ValueError(
                 f"the {self.train.batch_size} clips of train.batch_size are computed in {self.parts} parts by {self.scale.workers} "
                 "workers: need scale.workers <= train.parts <= train.batch_size"
             )
         changes = {f"train.augment.{name}": value for name, value in self.train.augment.flat().items()}
+        check_prefix(self.train, model=self.model.kind, augment=self.train.augment.flat())
         check_distill(self.train.distill, task=self.task, changes=changes | {"train.mixup": self.train.mixup})
         return self
 
@@ -126,9 +135,28 @@ class Run(Settings):
         return self.train.parts or self.scale.workers
 
     def digest(self) -> str:
-        """Twelve hex digits that name what is learned; where it runs (`scale.*`) does not count."""
-        tree = self.model_dump(mode="json", exclude={"scale"})
+        """Twelve hex digits that name what is learned; where it runs (`scale.*`) and what it keeps at hand do not count."""
+        tree = self.model_dump(mode="json", exclude={"scale": True, "train": {"cache_prefix", "cache_gb"}})
         return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def check_vlm(model: VlmModel, lora: Lora, *, mixup: float) -> None:
+    """What cannot be learned, said before anything is loaded.
+
+    Raises:
+        ValueError: with what to change.
+    """
+    if model.quantize != "none" and not lora.targets:
+        raise ValueError(
+            f"model.quantize = {model.quantize!r} leaves weights that cannot be trained: add adapters, such as "
+            "train.lora.targets='language_model.*.q_proj language_model.*.v_proj'"
+        )
+    if model.dtype == "fp16" and not lora.targets:
+        raise ValueError(
+            "model.dtype = 'fp16' cannot hold small changes of weights: use fp32 or bf16, or adapters (train.lora.targets)"
+        )
+    if mixup:
+        raise ValueError(f"train.mixup = {mixup:g} mixes the labels of clips, and words cannot be mixed: set it to 0")
 
 
 def _any_of(kinds: tuple[str, ...]) -> str:

@@ -89,6 +89,8 @@ class Lora(Settings):
     alpha: float = Field(default=16.0, gt=0)
     """An adapter's output is scaled by alpha / rank."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
+    dora: bool = False
+    """Learn length and direction of each weight's rows apart (Liu et al. 2024, arXiv 2402.09353)."""
 
 
 class Train(Settings):
@@ -127,6 +129,10 @@ class Train(Settings):
     freeze: Freeze = Freeze()
     unfreeze: Unfreeze = Unfreeze()
     lora: Lora = Lora()
+    cache_prefix: bool = False
+    """What layers that do not train yet, or never, make of a clip is computed once, kept beside the features, and read instead."""
+    cache_gb: float = Field(default=20.0, gt=0)
+    """A run whose `cache_prefix` would take more disk than this, before compression, is refused."""
     patience: int = Field(default=0, ge=0)
     """Stop after so many evaluations without a better monitor, in the last stage of unfreezing; 0 trains to the end."""
     evaluate_every: int = Field(default=1, ge=1)

@@ -15,7 +15,7 @@ from sign_dist.features.spec import FeatureSpec
 from sign_dist.features.store import pack
 from sign_dist.video.decode import Clip, read_clip
 from sign_dist.video.face_crop import FaceFinder
-from sign_dist.video.frames import spread
+from sign_dist.video.frames import by_motion, spread
 from sign_dist.video.landmarks import FACE
 from sign_dist.video.model_files import digest_of, dlib_files, landmark_roles
 from sign_dist.video.model_files import find_files as find_model_files
@@ -121,9 +121,10 @@ def build_encoder(features: Features, files: EncoderFiles, *, device: str = "cpu
             )
         case FrameFeatures(num_frames=num_frames, size_px=size_px):
             find_faces = _face_finder(features, files)
+            how = by_motion if features.pick == "motion" else spread
 
             def encode(clip: Clip) -> np.ndarray:
-                chosen = partial(spread, num_frames=num_frames) if num_frames else np.asarray
+                chosen = partial(how, num_frames=num_frames) if num_frames else np.asarray
                 # Faces are looked for in all frames; without that only those that are kept are worth cutting.
                 seen = squares(
                     clip.frames if find_faces else chosen(clip.frames),

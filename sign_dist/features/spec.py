@@ -10,6 +10,8 @@ from sign_dist.config.base import Settings
 from sign_dist.config.data import Features
 
 VERSION = 2
+_SINCE: dict[str, Any] = {"pick": "even"}
+"""Settings that came later, with what was done before: features from before keep their names."""
 """Raised when our code changes what the same settings give: older features are then left alone and made anew."""
 
 
@@ -25,7 +27,9 @@ class FeatureSpec(Settings):
 
     def digest(self) -> str:
         """Eight hex digits."""
-        return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()[:8]
+        tree = self.model_dump(mode="json")
+        tree["features"] = {k: v for k, v in tree["features"].items() if k not in _SINCE or v != _SINCE[k]}
+        return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:8]
 
     @property
     def name(self) -> str:

@@ -1,6 +1,7 @@
 """settings -> module, the one `match`."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import assert_never
 
@@ -19,6 +20,7 @@ from sign_dist.config.model import (
     TimeStride,
     TranslatorModel,
     VideoCnnModel,
+    VlmModel,
 )
 from sign_dist.data.layout import DatasetDir
 from sign_dist.data.vocab import Vocab
@@ -30,7 +32,7 @@ from sign_dist.models.feature_classifier import FeatureClassifier
 from sign_dist.models.front import Vectors, build_front
 from sign_dist.models.i3d import InceptionI3d
 from sign_dist.models.landmark import LandmarkClassifier, LandmarkInputs
-from sign_dist.models.seq2seq import read_seq2seq, small_t5
+from sign_dist.models.seq2seq import read_seq2seq, recompute_layers, small_t5
 from sign_dist.models.signhiera import PRESETS, SignHiera
 from sign_dist.models.slt import FeatureTranslator, Front
 from sign_dist.models.sonar.sign_encoder import SignEncoder
@@ -42,17 +44,23 @@ from sign_dist.models.temporal_i3d import TemporalI3d
 from sign_dist.models.text_tokens import TextTokens
 from sign_dist.models.translator import Translator, TranslatorOptions
 from sign_dist.models.video_cnn import VideoCnn
+from sign_dist.models.vlm import SignVlm
+from sign_dist.models.vlm_source import source_tokens, source_vlm, tiny_tokens, tiny_vlm
+from sign_dist.models.vlm_tokens import VlmTokens
 from sign_dist.models.windowed import WindowedSignHiera
 
 # Of the stem and of two pools (see `models.temporal_i3d`).
 _TEMPORAL_STRIDES: dict[TimeStride, tuple[int, int, int]] = {1: (1, 1, 1), 2: (1, 2, 1), 4: (1, 2, 2)}
 
 
-def build_model(settings: Model, *, num_classes: int, feature_shape: tuple[int, ...]) -> nn.Module:
+def build_model(settings: Model, *, num_classes: int, feature_shape: tuple[int, ...], glosses: Sequence[str] = ()) -> nn.Module:
     """A model with fresh weights for features of shape `(T, ...)`; `feature_shape` is what follows T.
+
+    `glosses` are the vocabulary: a tiny vision-language model learns its tokens from them.
 
     Raises:
         SettingsError: the features have a shape the model cannot read.
+        WeightsError: `model.source` names a model that is not there.
     """
     match settings:
         case LandmarkModel():
@@ -148,6 +156,8 @@ def build_model(settings: Model, *, num_classes: int, feature_shape: tuple[int, 
             return _translator(settings, feature_shape)
         case SonarModel():
             return _sonar(settings, feature_shape)
+        case VlmModel():
+            return _vlm(settings, feature_shape, glosses)
         case _:
             assert_never(settings)
 
@@ -185,6 +195,39 @@ def time_stride_of(settings: Model) -> int:
             return CSLR_STRIDE
         case _:
             return 0
+
+
+def vlm_tokens(settings: VlmModel, glosses: Sequence[str], size_px: int) -> VlmTokens:
+    """What a vision-language model reads and writes in, for frames of `size_px`.
+
+    Raises:
+        SettingsError: frames of this size cannot be cut into its patches.
+        WeightsError: `model.source` names a model that is not there.
+    """
+    if settings.source:
+        return source_tokens(settings.source, settings.prompt)
+    return tiny_tokens(glosses, settings.prompt, size_px=size_px, patch_px=settings.patch_px)
+
+
+def _vlm(settings: VlmModel, feature_shape: tuple[int, ...], glosses: Sequence[str]) -> SignVlm:
+    _need(len(feature_shape) == 3, settings.kind, "frames (T, H, W, 3)", feature_shape)
+    if settings.source:
+        model = source_vlm(settings.source, settings.prompt, dtype=settings.dtype)
+    else:
+        model = tiny_vlm(
+            glosses,
+            settings.prompt,
+            size_px=feature_shape[0],
+            patch_px=settings.patch_px,
+            width=settings.width,
+            depth=settings.depth,
+            dropout=settings.dropout,
+            seed=settings.seed,
+            dtype=settings.dtype,
+        )
+    if settings.checkpointing:
+        recompute_layers(model.vlm)
+    return model
 
 
 def _translator(settings: TranslatorModel, feature_shape: tuple[int, ...]) -> FeatureTranslator:

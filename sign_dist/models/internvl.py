@@ -38,6 +38,9 @@ _MERGES = 64
 class InternVlPictures:
     """Frames as InternVL's own processor for videos takes them in, without it: that one needs torchvision."""
 
+    counts_one_by_one = True
+    """Positions are counted token by token, pictures or not, and a mask given as a whole is obeyed (see `models.vlm_tree`)."""
+
     def __init__(self, config: Any, tokenizer: PreTrainedTokenizerBase) -> None:
         vision = config.vision_config
         self.image_token = int(config.image_token_id)
@@ -86,24 +89,15 @@ def tiny_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
         show_progress=False,
     )
     tokenizer.train_from_iterator(sorted(texts), trainer)
-    wrapped = PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token=_PAD, eos_token=_END, extra_special_tokens=_IMAGE, chat_template=_CHAT
     )
-    return wrapped
 
 
-def tiny_internvl(
-    tokenizer: PreTrainedTokenizerBase,
-    *,
-    size_px: int,
-    patch_px: int = 8,
-    width: int = 128,
-    depth: int = 2,
-    dropout: float = 0.0,
-    seed: int = 0,
-) -> InternVLForConditionalGeneration:
-    """An InternVL with random weights that anyone can make again from the same arguments: `depth` layers for each of pictures and
-    text, frames of `size_px`.
+def tiny_config(
+    tokenizer: PreTrainedTokenizerBase, *, size_px: int, patch_px: int = 8, width: int = 128, depth: int = 2, dropout: float = 0.0
+) -> InternVLConfig:
+    """An InternVL of `depth` layers for each of pictures and text, which reads frames of `size_px`.
 
     Raises:
         SettingsError: patches do not divide the picture into an even number, or the width is no multiple of 32.
@@ -114,14 +108,14 @@ def tiny_internvl(
         raise SettingsError(f"need model.width as a multiple of 32, got {width}")
     heads = width // 32
     known: Any = tokenizer
-    config: Any = InternVLConfig(
+    return InternVLConfig(
         vision_config=InternVLVisionConfig(
             hidden_size=width,
             num_hidden_layers=depth,
             num_attention_heads=heads,
             intermediate_size=2 * width,
-            image_size=size_px,
-            patch_size=patch_px,
+            image_size=size_px,  # pyright: ignore[reportArgumentType]
+            patch_size=patch_px,  # pyright: ignore[reportArgumentType]
             hidden_dropout_prob=dropout,
         ),
         text_config=Qwen2Config(
@@ -143,6 +137,10 @@ def tiny_internvl(
         downsample_ratio=0.5,
         tie_word_embeddings=False,
     )
+
+
+def tiny_internvl(config: InternVLConfig, *, seed: int = 0) -> InternVLForConditionalGeneration:
+    """It with random weights, which anyone can draw again from the same seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return InternVLForConditionalGeneration(config).float()

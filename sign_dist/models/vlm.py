@@ -15,7 +15,7 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from sign_dist.errors import DataError
 from sign_dist.models.tied import name_once
-from sign_dist.models.vlm_tokens import Pictures, VlmTokens
+from sign_dist.models.vlm_tokens import VlmTokens
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,13 +42,10 @@ class SignVlm(nn.Module):
     base_elsewhere = True
     """The weights below adapters are those of a source that can be read again: checkpoints need not hold them."""
 
-    def __init__(self, vlm: PreTrainedModel, tokens: VlmTokens, pictures: Pictures, *, checkpointing: bool = False) -> None:
+    def __init__(self, vlm: PreTrainedModel, tokens: VlmTokens) -> None:
         super().__init__()
         self.vlm: Any = vlm
         self.tokens = tokens
-        self.pictures = pictures
-        if checkpointing:
-            recompute_layers(vlm)
         name_once(self)
 
     def forward(self, frames: Tensor, lengths: Tensor, ids: Tensor, keep: int = 0) -> Tensor:
@@ -113,7 +110,7 @@ class SignVlm(nn.Module):
         """The language model from its end down, what joins it to the pictures, the vision model likewise, and the embeddings."""
         base = getattr(self.vlm, "model", self.vlm)
         head = [m for m in (getattr(self.vlm, "lm_head", None),) if m is not None]
-        parts = {name: child for name, child in base.named_children()}
+        parts = dict(base.named_children())
         text = parts.pop("language_model", None)
         groups: list[tuple[str, Sequence[nn.Module | nn.Parameter]]] = [("lm_head", head)] if head else []
         if text is not None:
@@ -130,7 +127,7 @@ class SignVlm(nn.Module):
 
     def _seen(self, frames: Tensor) -> dict[str, Tensor]:
         dtype = next(p.dtype for p in self.vlm.parameters() if p.is_floating_point())
-        found = self.pictures.inputs(frames)
+        found = self.tokens.pictures.inputs(frames)
         return {name: t.to(frames.device, dtype if t.is_floating_point() else t.dtype) for name, t in found.items()}
 
     def _ended(self, row: list[int]) -> list[int]:
@@ -143,15 +140,6 @@ def rows_of(cache: Any, rows: Tensor) -> Any:
     taken.layers = [copy.copy(layer) for layer in cache.layers]
     taken.batch_select_indices(rows)
     return taken
-
-
-def recompute_layers(vlm: PreTrainedModel) -> None:
-    """Compute what is inside of layers again in the backward pass, in training: less memory, about a third more time.
-
-    What goes into the first layer is made to need a gradient: with frozen embeddings below adapters there would be none at all.
-    """
-    vlm.enable_input_require_grads()
-    vlm.gradient_checkpointing_enable({"use_reentrant": False})
 
 
 def _stack(part: nn.Module) -> nn.ModuleList | None:

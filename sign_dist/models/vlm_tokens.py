@@ -45,7 +45,7 @@ class VlmTokens:
         self.end = int(end)
         self.pad = self.end if pad is None else int(pad)
         self.prompt = prompt
-        self._pictures = pictures
+        self.pictures = pictures
         self._prompts: dict[int, list[int]] = {}
         self._special = {self.end, self.pad, pictures.image_token, *map(int, tokenizer_.all_special_ids)}
 
@@ -77,7 +77,7 @@ class VlmTokens:
         return str(self.tokenizer.decode([i for i in ids if i not in self._special])).strip()
 
     def _rendered(self, num_frames: int) -> list[int]:
-        content = self._pictures.content(num_frames, self.prompt)
+        content = self.pictures.content(num_frames, self.prompt)
         if not self.tokenizer.chat_template:
             raise WeightsError("the model's tokenizer has no chat template: take a model that was trained to follow instructions")
         try:
@@ -86,8 +86,8 @@ class VlmTokens:
             )
         except Exception as error:  # noqa: BLE001 (a template is a program of its own)
             raise WeightsError(f"the chat template of the model's tokenizer takes no pictures ({error})") from None
-        ids = self._pictures.spread([int(i) for i in self.tokenizer(text, add_special_tokens=False)["input_ids"]])
-        found, wanted = ids.count(self._pictures.image_token), num_frames * self._pictures.per_frame
+        ids = self.pictures.spread([int(i) for i in self.tokenizer(text, add_special_tokens=False)["input_ids"]])
+        found, wanted = ids.count(self.pictures.image_token), num_frames * self.pictures.per_frame
         if found != wanted:
-            raise WeightsError(f"the chat has {found} places for {num_frames} frames of {self._pictures.per_frame} tokens each")
+            raise WeightsError(f"the chat has {found} places for {num_frames} frames of {self.pictures.per_frame} tokens each")
         return ids

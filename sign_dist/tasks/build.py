@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sign_dist.config.model import CslrHeadModel, SonarModel, TranslatorModel
+from sign_dist.config.data import FrameFeatures
+from sign_dist.config.model import CslrHeadModel, SonarModel, TranslatorModel, VlmModel
 from sign_dist.config.run import Run
 from sign_dist.config.train import Augment
 from sign_dist.data.layout import DatasetDir
@@ -16,13 +17,14 @@ from sign_dist.data.sample import Sample
 from sign_dist.data.vocab import Vocab
 from sign_dist.errors import DataError
 from sign_dist.metrics.text import Language
-from sign_dist.models.build import gloss_vocab, text_tokens, time_stride_of
+from sign_dist.models.build import gloss_vocab, text_tokens, time_stride_of, vlm_tokens
 from sign_dist.models.slt import Search
 from sign_dist.tasks.cslr import Cslr
 from sign_dist.tasks.embeddings import Embeddings, read_embeddings
 from sign_dist.tasks.islr import Augmentation, Islr
 from sign_dist.tasks.slt import LossWeights, Slt
 from sign_dist.tasks.task import Monitor, Task
+from sign_dist.tasks.vlm import VlmTask
 from sign_dist.video import transform
 from sign_dist.video.frames import spread
 
@@ -62,6 +64,20 @@ def build_task(run: Run, vocab: Vocab | None, train_samples: Sequence[Sample] = 
             )
         case "slt":
             return _slt(run, train_samples, in_training=in_training)
+        case "vlm":
+            model, vocab = run.model, _needed(vocab)
+            assert isinstance(model, VlmModel)
+            assert isinstance(run.data.features, FrameFeatures)
+            return VlmTask(
+                vocab,
+                vlm_tokens(model, vocab.glosses, run.data.features.size_px),
+                label_smoothing=run.train.label_smoothing,
+                class_weights=_balanced(vocab, train_samples) if run.train.class_weights == "balanced" else None,
+                augment=_augmentation(run),
+                weighing=run.decode.weigh,
+                beams=0 if in_training else run.decode.beam,
+                max_new=run.decode.max_len,
+            )
 
 
 def num_classes_of(task: str, vocab: Vocab | None) -> int:
@@ -105,6 +121,8 @@ def monitor_of(run: Run) -> Monitor:
             return Cslr.monitor
         case "slt":
             return Slt.monitor
+        case "vlm":
+            return VlmTask.monitor
 
 
 def _needed(vocab: Vocab | None) -> Vocab:
@@ -172,11 +190,13 @@ def _balanced(vocab: Vocab, samples: Sequence[Sample]) -> list[float]:
 
 def _augmentation(run: Run) -> Augmentation | None:
     settings = run.train.augment
-    if run.task != "islr":  # a label of several signs: none of them may be cut away
+    if run.train.cache_prefix:  # its settings change nothing, and clips may come as activations
+        return None
+    if run.task in ("cslr", "slt"):  # a label of several signs: none of them may be cut away
         settings = settings.model_copy(update={"crop": 0.0})
     match run.data.features.kind:
         case "landmarks":
-            longest = None if run.task == "islr" else LONGEST_GAP
+            longest = LONGEST_GAP if run.task in ("cslr", "slt") else None
             return functools.partial(_landmarks, settings=settings, longest_gap=longest)
         case "frames":
             return functools.partial(_frames, settings=settings)

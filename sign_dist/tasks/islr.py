@@ -84,10 +84,7 @@ class Islr:
         ]
 
     def score(self, references: Sequence[str], predictions: Sequence[Prediction]) -> dict[str, float]:
-        if not references:
-            return {"top1": 0.0, "top5": 0.0}
-        pairs = list(zip(references, predictions, strict=True))
-        return {f"top{k}": sum(ref in [g for g, _ in p.scores[:k]] for ref, p in pairs) / len(pairs) for k in (1, 5)}
+        return top_scores(references, predictions)
 
     def _mixed(self, batch: Batch, rng: np.random.Generator) -> Batch:
         """Clips blended with a permutation of the batch; the longer of two lengths holds."""
@@ -102,6 +99,14 @@ class Islr:
             targets=share * batch.targets + (1 - share) * batch.targets[other],
             weights=share * batch.weights + (1 - share) * batch.weights[other],
         )
+
+
+def top_scores(references: Sequence[str], predictions: Sequence[Prediction]) -> dict[str, float]:
+    """Shares of clips whose gloss is the first, or among the first five, of what was answered."""
+    if not references:
+        return {"top1": 0.0, "top5": 0.0}
+    pairs = list(zip(references, predictions, strict=True))
+    return {f"top{k}": sum(ref in [g for g, _ in p.scores[:k]] for ref, p in pairs) / len(pairs) for k in (1, 5)}
 
 
 def pad(arrays: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:

@@ -14,6 +14,7 @@ from sign_dist.config.train import Train
 from sign_dist.errors import InterruptedRunError, RunError
 from sign_dist.models.mimicry import without_projections
 from sign_dist.tasks.task import Task
+from sign_dist.training.adapt import adapt
 from sign_dist.training.batches import Sampler, Step
 from sign_dist.training.checkpoint import Checkpoints, Progress, Saved, read_average, read_state
 from sign_dist.training.data import ClipSource, lengths_of
@@ -23,11 +24,13 @@ from sign_dist.training.optim import build_optimizer, lr_at, set_lr
 from sign_dist.training.step import SPIKE_STEPS, Seen, StepResult, train_step
 from sign_dist.training.strategy import Engine, Strategy
 from sign_dist.transfer.freeze import Plan, keep_frozen_still, plan_of
-from sign_dist.transfer.lora import add_adapters, has_adapters, merged_state
+from sign_dist.transfer.lora import has_adapters, merged_state
 
 logger = logging.getLogger(__name__)
 
 OnEpoch = Callable[[dict[str, float]], None]
+OnStage = Callable[[int, nn.Module], None]
+"""(stage of unfreezing from 0, a model that trains or is evaluated in it)"""
 OnStep = Callable[[int, Step, StepResult], None]
 """(number of the step from 1, its clips by index, what was seen)"""
 
@@ -61,14 +64,16 @@ def fit(
     checkpoints: Checkpoints,
     on_epoch: OnEpoch | None = None,
     on_step: OnStep | None = None,
+    on_stage: OnStage | None = None,
     notice: Callable[[], bool] | None = None,
     meter: Callable[[float, float], dict[str, float]] | None = None,
 ) -> dict[str, float]:
     """Train to the end, or go on from the newest checkpoint; answers the last evaluation's metrics.
 
     Every rank calls it with the same arguments. `on_epoch` is called on every rank after each evaluation, and may raise
-    to end the training early; so is `on_step` after each step. `notice` is asked in each step whether this process is about to be
-    taken away; if any rank's is, all write a checkpoint and stop. `meter` turns (frames, seconds) into more metrics.
+    to end the training early; so is `on_step` after each step. `on_stage` is called before clips of a stage are
+    read, with each model that will read them. `notice` is asked in each step whether this process is about to be taken away; if any
+    rank's is, all write a checkpoint and stop. `meter` turns (frames, seconds) into more metrics.
 
     With the same seed and `train.parts`, the numbers are the same for every number of ranks, and for every way in which the
     training was interrupted; but for BatchNorm, whose statistics are of the clips that all ranks see at once.
@@ -83,7 +88,9 @@ def fit(
     average = {name: t.detach().clone() for name, t in engine.shares().items()} if settings.ema else None
     state = _State(engine, average)
     _resume(state, checkpoints, strategy)
-    loop = _Loop(state, plan, task, train_clips, val_clips, settings, strategy, checkpoints, on_epoch, on_step, notice, meter)
+    loop = _Loop(
+        state, plan, task, train_clips, val_clips, settings, strategy, checkpoints, on_epoch, on_step, on_stage, notice, meter
+    )
     return loop.run()
 
 
@@ -101,6 +108,7 @@ class _Loop:
     checkpoints: Checkpoints
     on_epoch: OnEpoch | None
     on_step: OnStep | None
+    on_stage: OnStage | None
     notice: Callable[[], bool] | None
     meter: Callable[[float, float], dict[str, float]] | None
 
@@ -133,7 +141,7 @@ class _Loop:
         """The steps of an epoch that are left."""
         state, settings, strategy = self.state, self.settings, self.strategy
         steps = sampler.steps(state.epoch)
-        self._to_training()
+        self._to_training(stage)
         with Feed(
             self.task,
             self.train_clips,
@@ -161,7 +169,7 @@ class _Loop:
                     first=state.done_steps == 0,
                     notice=told,
                 )
-                self._guard(result.skipped, [self.train_clips[i].sample.id for i in step] if result.skipped else [])
+                self._guard(result.skipped, [self.train_clips[i].sample.id for i in step] if result.skipped else [], stage)
                 state.step += 1
                 state.done_steps += 1
                 _move_average(state, settings.ema)
@@ -175,7 +183,7 @@ class _Loop:
                     state.epoch, state.done_steps = state.epoch + 1, 0
                 if self._evaluates(is_end):
                     self._evaluate(lr, stage, part_of_epoch=state.done_steps / len(steps))
-                    self._to_training()
+                    self._to_training(stage)
                     started = time.perf_counter()
                     if not is_end and self._patience_ended():
                         return
@@ -186,7 +194,9 @@ class _Loop:
                         f"a notice came that this machine will be taken away: step {state.step} is saved, the same command goes on"
                     )
 
-    def _to_training(self) -> None:
+    def _to_training(self, stage: int) -> None:
+        if self.on_stage is not None:
+            self.on_stage(stage, self.state.engine.bare)
         self.state.engine.model.train()
         keep_frozen_still(self.state.engine.bare, statistics=self.settings.freeze.statistics)
 
@@ -203,6 +213,8 @@ class _Loop:
         """Score the validation clips, write metrics and a checkpoint, tell whoever listens."""
         state, strategy = self.state, self.strategy
         with state.engine.alone(state.average) as model:
+            if self.on_stage is not None:
+                self.on_stage(stage, model)
             result: Evaluation = evaluate(model, self.task, self.val_clips, batch_size=self.settings.batch_size, strategy=strategy)
         state.metrics = {
             "epoch": state.epoch + part_of_epoch if part_of_epoch else state.epoch,
@@ -240,7 +252,7 @@ class _Loop:
         whole = state.engine.state()
         average = None if state.average is None else state.engine.whole(state.average)
         exported = average
-        if has_adapters(state.engine.bare):
+        if has_adapters(state.engine.bare) and not getattr(state.engine.bare, "base_elsewhere", False):
             with state.engine.alone(state.average) as model:
                 # They are merged into what is evaluated elsewhere; copied, since the weights soon are others again.
                 exported = {name: tensor.detach().cpu().clone() for name, tensor in merged_state(model).items()}
@@ -252,7 +264,7 @@ class _Loop:
         told = average is not None and exported.keys() == average.keys() and all(exported[n] is t for n, t in average.items())
         self.checkpoints.report(metrics, progress, Saved(exported, whole, same=same, average=None if told else average))
 
-    def _guard(self, skipped: str, names: list[str]) -> None:
+    def _guard(self, skipped: str, names: list[str], stage: int) -> None:
         """A step without a finite loss, or with one that leaps, moved nothing: say so, roll back if asked, end if it goes on."""
         state, settings = self.state, self.settings
         if not skipped:
@@ -268,6 +280,7 @@ class _Loop:
             if folder is not None:
                 _, saved = read_state(folder)
                 state.engine.load(saved)
+                self._to_training(stage)  # some strategies build the model anew
                 logger.warning("weights and moments are those of %s again", folder.name)
 
     def _patience_ended(self) -> bool:
@@ -281,20 +294,30 @@ class _Loop:
 
 def _prepare(model: nn.Module, settings: Train) -> Plan:
     """Add adapters where settings ask for them, and let train what will train in the end: the rest is not exchanged by DDP."""
-    lora, freeze, unfreeze = settings.lora, settings.freeze, settings.unfreeze
+    lora = settings.lora
     if lora.targets:
-        add_adapters(model, lora.targets, rank=lora.rank, alpha=lora.alpha, dropout=lora.dropout, seed=settings.seed)
-    plan = plan_of(
+        adapt(model, lora, seed=settings.seed)
+    plan = plan_for(model, settings)
+    plan.apply(model, len(plan.stages) - 1)
+    return plan
+
+
+def plan_for(model: nn.Module, settings: Train) -> Plan:
+    """What trains when, as the settings say it of this model.
+
+    Raises:
+        SettingsError: they name layers that the model does not have, or nothing is left to train.
+    """
+    freeze, unfreeze = settings.freeze, settings.unfreeze
+    return plan_of(
         model,
         until=freeze.until,
         fraction=freeze.fraction,
         groups=freeze.groups,
         stages=unfreeze.stages,
         plan=unfreeze.plan,
-        adapters=bool(lora.targets),
+        adapters=bool(settings.lora.targets),
     )
-    plan.apply(model, len(plan.stages) - 1)
-    return plan
 
 
 @torch.no_grad()

@@ -3,24 +3,31 @@
 import dataclasses
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from sign_dist.config.model import MODEL_FOLDERS, WEIGHT_FILES
+from sign_dist.config.model import MODEL_FOLDERS, WEIGHT_FILES, Model, VlmModel
 from sign_dist.config.run import Run
+from sign_dist.config.train import Lora
 from sign_dist.data.layout import DatasetDir
 from sign_dist.data.vocab import Vocab
 from sign_dist.errors import WeightsError
 from sign_dist.models.build import build_model
 from sign_dist.models.temporal_i3d import TemporalI3d
+from sign_dist.models.vlm_source import DTYPES
+from sign_dist.tasks.build import num_classes_of, vocab_of
+from sign_dist.tasks.task import Example
+from sign_dist.training.adapt import adapt
 from sign_dist.training.parts import take_parts
 from sign_dist.training.run_dir import RunDir
 from sign_dist.transfer.convert import tensors_for, without_space
 from sign_dist.transfer.head import HeadReport, is_head, replace_head
 from sign_dist.transfer.kernels import Method
 from sign_dist.transfer.load import LoadReport, load_into
+from sign_dist.transfer.lora import quantise
 from sign_dist.transfer.weights_file import read_weights
 
 # The share of a model's tensors, its head left out, that a weights file must have; below it is another model's file.
@@ -86,7 +93,10 @@ def start_model(
         SettingsError: the features have a shape the model cannot read.
         WeightsError: `model.weights` or `train.start_from` names a file that is missing, damaged or another model's.
     """
-    model = build_model(run.model, num_classes=num_classes, feature_shape=feature_shape)
+    glosses = vocab.glosses if vocab else ()
+    model = build_model(run.model, num_classes=num_classes, feature_shape=feature_shape, glosses=glosses)
+    if isinstance(run.model, VlmModel) and run.model.quantize != "none":
+        quantise(model, run.model.quantize, DTYPES[run.model.dtype])
     for said in take_parts(model, run.model):
         logger.info("%s", said)
     for weights in (getattr(run.model, "weights", ""), run.train.start_from):
@@ -95,6 +105,52 @@ def start_model(
             logger.info("%s", taken)
             if on_taken is not None:
                 on_taken(taken)
+    return model
+
+
+def first_model(run: Run, clip: Example, *, on_taken: Callable[[Taken], None] | None = None) -> nn.Module:
+    """The same as `start_model`, in every process with the same first weights. `clip`: any of the run's.
+
+    Raises:
+        As `start_model`; DataError: the task has classes and there is no vocabulary.
+    """
+    vocab = vocab_of(run.task, DatasetDir(Path(run.data.root)))
+    classes, shape = num_classes_of(run.task, vocab), clip.features.shape[1:]
+    torch.manual_seed(run.train.seed)
+    return start_model(run, num_classes=classes, feature_shape=shape, vocab=vocab, on_taken=on_taken)
+
+
+def with_weights(
+    settings: Model,
+    lora: Lora,
+    tensors: Mapping[str, Tensor],
+    *,
+    num_classes: int,
+    feature_shape: tuple[int, ...],
+    vocab: Vocab | None = None,
+    whole: bool = False,
+) -> nn.Module:
+    """The model of a run with the weights of one of its checkpoints, to be asked. `lora` are the run's `train.lora`.
+
+    Of a vision-language model with adapters, checkpoints hold these alone: it is built anew, in as few bits as it was trained
+    with or, with `whole`, in all of them, and they are put into it.
+
+    Raises:
+        WeightsError: the weights are not those of such a model, or the model that they belong to is not there.
+    """
+    glosses = vocab.glosses if vocab else ()
+    if isinstance(settings, VlmModel) and whole:
+        settings = settings.model_copy(update={"quantize": "none"})
+    model = build_model(settings, num_classes=num_classes, feature_shape=feature_shape, glosses=glosses)
+    if isinstance(settings, VlmModel) and lora.targets:
+        if settings.quantize != "none":
+            quantise(model, settings.quantize, DTYPES[settings.dtype])
+        adapt(model, lora)
+    try:
+        model.load_state_dict(dict(tensors))
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:160]
+        raise WeightsError(f"the weights do not fit a model of kind {settings.kind!r} ({reason})") from None
     return model
 
 

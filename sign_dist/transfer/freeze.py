@@ -62,7 +62,8 @@ class Plan:
         """Let exactly the groups of a stage train; answers their names."""
         groups = groups_of(model)
         adapters = {id(p) for name, p in model.named_parameters() if ADAPTER in name}
-        head = next(iter(groups))
+        # A model whose answers are words has no head that would be new.
+        head = "" if getattr(model, "adapters_alone", False) else next(iter(groups))
         for name, parameters in groups.items():
             for parameter in parameters:
                 part = not self.adapters or id(parameter) in adapters or (name == head and not _adapted(adapters, parameters))
