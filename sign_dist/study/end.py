@@ -1,13 +1,16 @@
-"""What a study leaves when its last trial has ended: best.json, study.json with all rows, a picture."""
+"""What a study leaves when its last trial has ended: best.json, study.json with all rows, study.html, a picture, HParams."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from sign_dist.config.run import Run
 from sign_dist.data.layout import write_json
 from sign_dist.errors import RunError
+from sign_dist.study.hparams import write_hparams
 from sign_dist.study.layout import StudyDir
-from sign_dist.study.rows import TrialRow, best_of
+from sign_dist.study.page import write_page
+from sign_dist.study.rows import TrialRow, best_of, rows_of
 from sign_dist.tasks.build import monitor_of
 from sign_dist.training.curves import plot_study
 
@@ -41,4 +44,15 @@ def end_study(study: StudyDir, rows: Sequence[TrialRow], *, seconds: float) -> d
     plain = [row.to_dict() for row in rows]
     plot_study(plain, study.picture_file, metric=monitor.name, mode=monitor.mode)
     write_json(study.study_file, facts | {"finished": True, "seconds": round(seconds, 1), "trials": plain})
+    show_study(study)
     return answer
+
+
+def show_study(study: StudyDir) -> Path:
+    """Write study.html, and for TensorBoard what each trial tried, as the study is now; answers the page's path.
+
+    Raises:
+        RunError: no study lives there.
+    """
+    write_hparams(study, rows_of(study))
+    return write_page(study)

@@ -4,7 +4,7 @@ import html.parser
 import itertools
 import re
 
-VOID = frozenset({"meta", "link", "img", "rect", "path", "circle", "br"})
+VOID = frozenset({"meta", "link", "img", "br"})
 
 
 class Page(html.parser.HTMLParser):
