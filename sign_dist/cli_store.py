@@ -9,6 +9,7 @@ from sign_dist.console import bar, say
 from sign_dist.data.layout import SPLITS, DatasetDir
 from sign_dist.data.manifest import read_manifest
 from sign_dist.errors import DataError, did_you_mean
+from sign_dist.features.prefix import PrefixStore
 from sign_dist.features.store import FeatureStore
 
 app = typer.Typer(help="Verify, clean up or explain a dataset's features.", no_args_is_help=True)
@@ -27,7 +28,7 @@ def verify(
     from sign_dist.features.upkeep import verify as run_verify
 
     damaged = 0
-    for found in _stores(dataset, store):
+    for found in [*_stores(dataset, store), *PrefixStore.all_of(DatasetDir(dataset), shared=store)]:
         with bar(f"verify {found.name}") as tick:
             seen = run_verify(found, repair=repair, progress=tick)
         for problem in seen.problems:
@@ -46,6 +47,7 @@ def gc(
     dataset: Dataset,
     store: Shared = "",
     unused: Annotated[bool, typer.Option(help="Also blocks of clips that this dataset does not have any more.")] = False,
+    prefixes: Annotated[bool, typer.Option(help="Also all that train.cache_prefix keeps.")] = False,
 ) -> None:
     """Remove what dead writers left behind, and rows that better ones replaced."""
     from sign_dist.features.upkeep import gc as run_gc
@@ -53,8 +55,9 @@ def gc(
     if unused and store:
         raise DataError(f"--unused would remove what other datasets keep in {store!r}: use it without --store only")
     keep = {s.key for split in SPLITS for s in read_manifest(DatasetDir(dataset), split)} if unused else None
-    for found in _stores(dataset, store):
-        gone = run_gc(found, keep=keep)
+    held = PrefixStore.all_of(DatasetDir(dataset), shared=store)
+    for found in [*_stores(dataset, store), *held]:
+        gone = run_gc(found, keep=() if prefixes and found in held else keep)
         say(
             f"{found.name}: removed {gone.commits} blocks, {gone.shards} shards ({gone.num_bytes / 2**20:.1f} MiB), "
             f"{gone.leftovers} leftovers"

@@ -47,7 +47,9 @@ class Outcome:
     detail: str = ""
 
 
-def plan(rows: Iterable[Row], store: FeatureStore, *, retry_errors: bool = False) -> list[Block]:
+def plan(
+    rows: Iterable[Row], store: FeatureStore, *, retry_errors: bool = False, min_rows: int = 1, max_rows: int = MAX_ROWS
+) -> list[Block]:
     """Blocks of the clips that have no features yet; with `retry_errors` also of those that failed.
 
     Which clips share a block follows from all clips together, not from how far an earlier run came. So an interrupted
@@ -57,7 +59,7 @@ def plan(rows: Iterable[Row], store: FeatureStore, *, retry_errors: bool = False
     for row in rows:
         by_key.setdefault(row["key"], row)
     keys = sorted(by_key)
-    size = max(1, min(MAX_ROWS, len(keys) // MIN_BLOCKS))
+    size = max(min_rows, min(max_rows, len(keys) // MIN_BLOCKS))
     standing = store.rows()
 
     def wanted(key: str) -> bool:

@@ -65,6 +65,9 @@ def read_shard(data: bytes) -> pa.Table:
 class FeatureStore:
     """Reads and writes one spec's rows at a place."""
 
+    again = "extract again"
+    """What makes rows anew that `sign-dist store verify DATASET --repair` withdrew."""
+
     def __init__(self, where: str | Path | Place) -> None:
         self.place: Place = place_at(where) if isinstance(where, str | Path) else where
         self._seen: dict[str, Commit] = {}
@@ -187,7 +190,7 @@ class FeatureStore:
         except (OSError, pa.ArrowException) as error:
             raise DataError(
                 f"shard {shard!r} of {self.uri!r} cannot be read ({str(error)[:120]}): "
-                "run `sign-dist store verify DATASET --repair`, then extract again"
+                f"run `sign-dist store verify DATASET --repair`, then {self.again}"
             ) from None
 
     def read_commit(self, name: str) -> Commit:
@@ -201,7 +204,7 @@ class FeatureStore:
         except (ValueError, TypeError) as error:
             raise DataError(
                 f"commit record {name!r} of {self.uri!r} is damaged ({error}): "
-                "run `sign-dist store verify DATASET --repair`, then extract again"
+                f"run `sign-dist store verify DATASET --repair`, then {self.again}"
             ) from None
 
 

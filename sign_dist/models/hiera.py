@@ -125,11 +125,14 @@ class HieraTrunk(nn.Module):
         x = x + self.pos_embed_temporal[0, : x.shape[1], None, None] + self.pos_embed_spatial[0].view(*shape.grid, -1)
         return to_units(x, shape.mask_unit_size)
 
-    def run(self, units: Tensor, attend: Tensor | None = None) -> Iterator[Tensor]:
-        """Output of each stage, by mask unit. `attend` (B, N): units that may be looked at; without it, all of them."""
+    def run(self, units: Tensor, attend: Tensor | None = None, *, first: int = 0) -> Iterator[Tensor]:
+        """Output of each stage, by mask unit. `attend` (B, N): units that may be looked at; without it, all of them.
+
+        With `first`, `units` are what the blocks before that one gave.
+        """
         ends = {sum(self.shape.stages[: i + 1]) - 1 for i in range(len(self.shape.stages))}
         again = self.recompute and self.training and torch.is_grad_enabled()
-        for i, block in enumerate(self.blocks):
+        for i, block in list(enumerate(self.blocks))[first:]:
             inputs = (units,) if attend is None else (units, attend)
             units = recomputed(block, *inputs) if again else block(*inputs)
             if i in ends:
@@ -138,6 +141,10 @@ class HieraTrunk(nn.Module):
     def last(self, video: Tensor) -> Tensor:
         """Output of the last stage, by time step: (B, T/2, tokens of a step, D)."""
         *_, units = self.run(self.embed(video))
+        return self.by_step(units)
+
+    def by_step(self, units: Tensor) -> Tensor:
+        """Units of the last stage -> (B, T/2, tokens of a step, D)."""
         return units.reshape(units.shape[0], -1, self._tokens_per_step, units.shape[-1])
 
     def stages(self, video: Tensor) -> list[Tensor]:

@@ -9,8 +9,9 @@ WLASL's weights expect BGR pictures, those of Kinetics RGB ones.
 """
 
 import collections
+import math
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -57,6 +58,8 @@ class InceptionI3d(nn.Module):
     statistics that a step replaces: with the published one hundreds of steps go by until they are those of other data.
     """
 
+    starts_behind = ""
+
     def __init__(
         self,
         num_classes: int,
@@ -86,14 +89,15 @@ class InceptionI3d(nn.Module):
             if isinstance(module, nn.BatchNorm3d):
                 module.momentum = norm_momentum
 
-    def endpoints(self, video: Tensor) -> Iterator[tuple[str, Tensor]]:
+    def endpoints(self, video: Tensor, *, behind: str = "") -> Iterator[tuple[str, Tensor]]:
         """(name, output) of every stage from `Conv3d_1a_7x7` to `Mixed_5c`, in order: normalised video -> (B, C, T, H, W).
 
-        T and H, W of the last are a 32nd, or for T an 8th, of the video's, rounded up.
+        T and H, W of the last are a 32nd, or for T an 8th, of the video's, rounded up. With `behind`, `video` is what
+        that stage and the maximum after it gave, and the stages that follow are run.
         """
         # Pooling is many times faster, and tensor cores are used, where channels lie beside each other.
         x = video.contiguous(memory_format=torch.channels_last_3d)
-        for name, stage in self.stages():
+        for name, stage in self.stages()[self.cuts().index(behind) + 1 if behind else 0 :]:
             x = recomputed(stage, x) if self.checkpointing and torch.is_grad_enabled() else stage(x)
             yield name, x
             if name in POOLS:
@@ -119,24 +123,58 @@ class InceptionI3d(nn.Module):
             wanted = self.Conv3d_1a_7x7.conv3d.in_channels
             raise ValueError(f"need video (B, {wanted}, T, H, W) with at least one frame, got {tuple(video.shape)}")
         last = collections.deque(self.endpoints(video), maxlen=1)[0][1]
-        x = last.mean(dim=(3, 4))
-        return F.avg_pool1d(x, min(2, x.shape[2]), stride=1)
+        return _over_two_steps(last.mean(dim=(3, 4)))
 
     def step_logits(self, video: Tensor) -> Tensor:
         """Normalised video (B, 3, T, H, W) -> logits (B, V, T')."""
         return self.logits(self.dropout(self.features(video)))
 
-    def forward(self, features: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Logits of clips. `lengths` (B,) counts the frames of each clip: steps that lie wholly after them do not count."""
+    def cuts(self) -> list[str]:
+        """The stages behind which the network can be cut, from the input up."""
+        return [name for name, _ in self.stages()]
+
+    def cut_settings(self) -> dict[str, Any]:
+        return {"colours": self.colours}
+
+    def activations(self, features: Tensor, cut: str) -> Tensor:
+        """Frames -> what a stage and the maximum after it give, (B, T', H', W', C); of the last its mean over space, (B, T', C)."""
         video = normalise_frames(features, self.colours) if features.dtype == torch.uint8 else features
-        steps = self.step_logits(video)
+        last = POOLS[cut][0] if cut in POOLS else cut
+        x = next(x for name, x in self.endpoints(video) if name == last)
+        return x.mean(dim=(3, 4)).transpose(1, 2) if cut == self.cuts()[-1] else x.permute(0, 2, 3, 4, 1)
+
+    def _features_behind(self, activations: Tensor) -> Tensor:
+        """What `activations` gave -> features (B, 1024, T') as of the frames."""
+        if self.starts_behind == self.cuts()[-1]:
+            return _over_two_steps(activations.transpose(1, 2))
+        x = activations.permute(0, 4, 1, 2, 3)
+        last = collections.deque(self.endpoints(x, behind=self.starts_behind), maxlen=1)[0][1]
+        return _over_two_steps(last.mean(dim=(3, 4)))
+
+    def forward(self, features: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Logits of clips. `lengths` (B,) counts the frames of each clip: steps that lie wholly after them do not count.
+
+        With `starts_behind`, activations are read in place of frames, and `lengths` counts their steps.
+        """
+        if self.starts_behind:
+            steps = self.logits(self.dropout(self._features_behind(features)))
+        else:
+            steps = self.step_logits(normalise_frames(features, self.colours) if features.dtype == torch.uint8 else features)
         if lengths is None:
             return steps.amax(2) if self.over_time == "max" else steps.mean(2)
-        counts = torch.div(lengths.to(steps.device) + TIME_STRIDE - 1, TIME_STRIDE, rounding_mode="floor") - 1
+        stride = TIME_STRIDE // self._stride_before()
+        counts = torch.div(lengths.to(steps.device) + stride - 1, stride, rounding_mode="floor") - 1
         valid = (torch.arange(steps.shape[2], device=steps.device) < counts.clamp(min=1)[:, None])[:, None]
         if self.over_time == "max":
             return steps.masked_fill(~valid, float("-inf")).amax(2)
         return (steps * valid).sum(2) / valid.sum(2)
+
+    def _stride_before(self) -> int:
+        """Frames per step of what is read."""
+        if not self.starts_behind:
+            return 1
+        passed = self.cuts()[: self.cuts().index(self.starts_behind) + 1]
+        return 2 * math.prod(POOLS[name][2][0] for name in passed if name in POOLS)
 
     def replace_logits(self, num_classes: int) -> None:
         """A fresh head for another vocabulary; all else stays."""
@@ -199,6 +237,11 @@ class Head(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv3d(x[..., None, None]).flatten(2)
+
+
+def _over_two_steps(x: Tensor) -> Tensor:
+    """(B, C, T) -> the mean of each two steps."""
+    return F.avg_pool1d(x, min(2, x.shape[2]), stride=1)
 
 
 def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:

@@ -4,8 +4,10 @@ Keys and numbers are those of the published encoder. A clip shorter than the mod
 temporal embedding sliced: this equals padding it and masking the padding, and keeps the fast attention kernels usable.
 """
 
+import dataclasses
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -30,6 +32,8 @@ PRESETS: dict[str, HieraShape] = {
 
 class SignHiera(HieraTrunk):
     """Video (B, 3, T, H, W), normalised -> features (B, ceil(T/2), D), or logits when it has a head."""
+
+    starts_behind = ""
 
     def __init__(
         self, shape: HieraShape, num_classes: int = 0, *, dropout: float = 0.0, drop_path: float = 0.0, recompute: bool = False
@@ -56,21 +60,50 @@ class SignHiera(HieraTrunk):
     def forward(self, features: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Frames `uint8 (B, T, H, W, 3)`, or normalised video (B, 3, T, H, W), -> logits (B, V).
 
-        With `lengths` (B,), frames behind a clip's length are not seen.
+        With `lengths` (B,), frames behind a clip's length are not seen. With `starts_behind`, activations are read in place of
+        frames, and `lengths` counts their steps.
         """
         if self.head is None:
             raise ValueError("this SignHiera was built without classes: it has features, but no logits")
-        video = normalise_frames(features) if features.dtype == torch.uint8 else features
+        if self.starts_behind:
+            clips, ask = features.movedim(1, 2), self._logits_behind  # time is the third axis, as in video
+        else:
+            clips, ask = normalise_frames(features) if features.dtype == torch.uint8 else features, self._logits
         if lengths is None:
-            return self._logits(video)
-        groups = by_length(lengths.tolist(), video)
-        logits = torch.cat([self._logits(video[rows, :, :length]) for length, rows in groups.items()])
+            return ask(clips)
+        groups = by_length(lengths.tolist(), clips)
+        logits = torch.cat([ask(clips[rows, :, :length]) for length, rows in groups.items()])
         order = torch.tensor([row for rows in groups.values() for row in rows], device=logits.device)
         return logits[order.argsort()]
 
     def _logits(self, video: Tensor) -> Tensor:
         assert self.head is not None
         return self.head(self.norm(self.last(video).mean(dim=(1, 2))))
+
+    def cuts(self) -> list[str]:
+        """The embedding of patches and places, and the blocks: behind each the network can be cut."""
+        return ["patch_embedding", *(f"block_{i}" for i in range(len(self.blocks)))]
+
+    def cut_settings(self) -> dict[str, Any]:
+        return dataclasses.asdict(self.shape)
+
+    def activations(self, features: Tensor, cut: str) -> Tensor:
+        """Frames -> what a block gives, by time step: (B, T/2, units, S, S, C); of the last the mean over all, (B, 1, D)."""
+        units = self.embed(normalise_frames(features) if features.dtype == torch.uint8 else features)
+        for block in self.blocks[: self.cuts().index(cut)]:
+            units = block(units)
+        if cut == self.cuts()[-1]:
+            return self.by_step(units).mean(dim=(1, 2))[:, None]
+        return units.unflatten(1, (-1, self.shape.units[0] * self.shape.units[1]))
+
+    def _logits_behind(self, activations: Tensor) -> Tensor:
+        """What `activations` gave, but with time as the third axis."""
+        assert self.head is not None
+        first = self.cuts().index(self.starts_behind)
+        if first == len(self.blocks):
+            return self.head(self.norm(activations[:, :, 0]))
+        *_, units = self.run(activations.movedim(2, 1).flatten(1, 2), first=first)
+        return self.head(self.norm(self.by_step(units).mean(dim=(1, 2))))
 
     def layer_groups(self) -> list[tuple[str, list[nn.Module | nn.Parameter]]]:
         """From the head down: norm and head, then blocks from last to first, then patch and position embeddings."""

@@ -7,6 +7,8 @@ enough to recognise others. Frame by frame, convolutions shrink the picture to a
 averaged: where a hand is belongs to the sign. A trunk over time and a learned weighting of the frames follow.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -25,6 +27,8 @@ LARGEST = 6.0
 
 class VideoCnn(nn.Module):
     """Frames `uint8 (B, T, H, W, 3)` -> logits (B, V). Any T; H and W are multiples of 16."""
+
+    starts_behind = ""
 
     def __init__(
         self, num_classes: int, *, width: int = 24, num_features: int = 96, depth: int = 2, kernel: int = 5, dropout: float = 0.3
@@ -50,16 +54,35 @@ class VideoCnn(nn.Module):
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(num_features, num_classes))
 
     def forward(self, features: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """`lengths` (B,) counts the frames of each clip; those after them are not read. None: all are read."""
+        """`lengths` (B,) counts the frames of each clip; those after them are not read. None: all are read.
+
+        With `starts_behind`, activations are read in place of frames.
+        """
         batch, steps = features.shape[:2]
         if lengths is None:
             lengths = torch.full((batch,), steps, device=features.device)
-        x = standout(features, lengths).flatten(0, 1)[:, None]
-        for stage in self.stages:
+        x = features.flatten(0, 1) if self.starts_behind else standout(features, lengths).flatten(0, 1)[:, None]
+        for stage in self.stages[self.cuts().index(self.starts_behind) + 1 if self.starts_behind else 0 :]:
             x = stage(x)
         x = F.adaptive_avg_pool2d(x, GRID).flatten(1).unflatten(0, (batch, steps))
         x, _ = self.trunk(x, lengths)
         return self.head(self.pool(x, valid_steps(lengths, steps)))
+
+    def cuts(self) -> list[str]:
+        """The stages of convolutions, from the input up: behind each the network can be cut."""
+        return [f"stage_{i}" for i in range(len(self.stages))]
+
+    def cut_settings(self) -> dict[str, Any]:
+        return {}
+
+    def activations(self, features: Tensor, cut: str) -> Tensor:
+        """Frames -> what a stage gives: (B, T, C, H', W')."""
+        batch, steps = features.shape[:2]
+        lengths = torch.full((batch,), steps, device=features.device)
+        x = standout(features, lengths).flatten(0, 1)[:, None]
+        for stage in self.stages[: self.cuts().index(cut) + 1]:
+            x = stage(x)
+        return x.unflatten(0, (batch, steps))
 
     def layer_groups(self) -> list[tuple[str, list[nn.Module]]]:
         """From the head down: head and pool, the trunk over time, then the convolutions from last to first."""

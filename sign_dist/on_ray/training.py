@@ -20,7 +20,6 @@ import torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2._internal.execution.context import get_train_context
-from torch import nn
 
 from sign_dist import errors
 from sign_dist.config.model import WEIGHT_FILES
@@ -30,8 +29,9 @@ from sign_dist.data.leaks import refuse_leaks
 from sign_dist.errors import InterruptedRunError, RunError, ServiceError, SignDistError
 from sign_dist.metrics.diagnose import Finding
 from sign_dist.on_ray.cluster import num_cpus, num_gpus
+from sign_dist.on_ray.prefix import ensure_prefix
 from sign_dist.on_ray.teacher import ask_teacher
-from sign_dist.tasks.build import build_task, num_classes_of, vocab_of
+from sign_dist.tasks.build import build_task, vocab_of
 from sign_dist.tasks.cslr import Cslr
 from sign_dist.training.batches import Step
 from sign_dist.training.checkpoint import LocalCheckpoints
@@ -41,11 +41,12 @@ from sign_dist.training.device import device_of, use_tf32
 from sign_dist.training.distillation import begin_distillation
 from sign_dist.training.loop import OnStep, fit
 from sign_dist.training.meter import measure
+from sign_dist.training.prefix import begin_prefix, caches_of
 from sign_dist.training.profiling import Profiled
 from sign_dist.training.record import Trace, write_environment
 from sign_dist.training.run_dir import RunDir
 from sign_dist.training.sinks import open_sinks
-from sign_dist.training.start import Taken, start_model, with_absolute_files
+from sign_dist.training.start import Taken, first_model, with_absolute_files
 from sign_dist.training.step import StepResult
 from sign_dist.training.strategies import build_strategy
 from sign_dist.training.strategy import Strategy
@@ -61,6 +62,7 @@ def train(
 ) -> dict[str, Any]:
     """Train a run into its directory, or go on where it stopped; a finished run is left alone. Answers the last metrics.
 
+    A file `stop` in the directory ends it after the step, with a checkpoint; without the file the same call goes on.
     `on_taken` is told what the run takes from pretrained weights, before it starts.
 
     Raises:
@@ -79,6 +81,7 @@ def train(
     use_gpu = _wants_gpu(run)
     _check_resources(run, use_gpu)
     ask_teacher(run)
+    ensure_prefix(run)
     facts = {**facts_of(run, *clips), "device": "gpu" if use_gpu else "cpu", "weights": [str(each) for each in taken]}
     for finding in facts["findings"]:
         logger.warning("%s: %s", run.data.train_split, finding)
@@ -114,6 +117,8 @@ def train(
         ) from error
     if isinstance(answer, dict) and "error" in answer:
         raise getattr(errors, answer["kind"])(answer["error"])
+    if isinstance(answer, dict) and "stopped" in answer:
+        return run_dir.metrics()[-1]
     return finish(run_dir)
 
 
@@ -125,8 +130,10 @@ def begin(run: Run, root: Path, *, on_taken: Callable[[Taken], None] | None = No
     clips = Clips.of(run, run.data.train_split), Clips.of(run, run.data.val_split)
     run = with_absolute_teacher(with_absolute_files(run))
     check_teacher(run)
-    if run.train.start_from or any(run.flat().get(name) for name in WEIGHT_FILES):
-        _start(run, clips[0], on_taken)
+    if run.train.cache_prefix or run.train.start_from or any(run.flat().get(name) for name in WEIGHT_FILES):
+        model = first_model(run, clips[0][0], on_taken=on_taken)
+        if run.train.cache_prefix:
+            caches_of(run, model, clips)  # refused here, if at all
     run_dir.claim(run)
     return run_dir, run, clips
 
@@ -197,12 +204,16 @@ def _fit(
     val_clips = Clips.of(run, run.data.val_split)
     vocab = vocab_of(run.task, DatasetDir(Path(run.data.root)))
     task = build_task(run, vocab, clips.samples, in_training=True)
-    torch.manual_seed(run.train.seed)  # the same first weights on every rank
-    model = _start(run, clips)
+    model = first_model(run, clips[0])
     is_first = strategy.rank == 0
     sinks = open_sinks(run.train.sinks, title=run_dir.root.name, settings=run.flat()) if is_first else []
     checkpoints = LocalCheckpoints(run_dir, task.monitor, keep=run.train.keep_best, sinks=sinks)
     device, precision = strategy.device, run.train.precision
+    prefix = None
+    if run.train.cache_prefix:
+        newest = strategy.gather(checkpoints.latest() if is_first else None)[0]
+        prefix = begin_prefix(run, model, clips, val_clips, device=device, newest=newest)
+    clips, val_clips = (prefix.train, prefix.val) if prefix else (clips, val_clips)
     meter = measure(model, task, clips[0], device=device, workers=strategy.world_size, precision=precision)
     resumed = strategy.gather(bool(run_dir.checkpoints()))[0]
     taught = begin_distillation(run, run_dir, task, model, clips, val_clips, strategy=strategy, resumed=resumed)
@@ -226,27 +237,27 @@ def _fit(
         checkpoints=checkpoints,
         on_epoch=on_epoch,
         on_step=on_step,
+        on_stage=prefix.enter if prefix else None,
         notice=notice,
         meter=meter,
     )
 
 
-def _start(run: Run, clips: Clips, on_taken: Callable[[Taken], None] | None = None) -> nn.Module:
-    vocab = vocab_of(run.task, DatasetDir(Path(run.data.root)))
-    shape = clips[0].features.shape[1:]
-    num_classes = num_classes_of(run.task, vocab)
-    return start_model(run, num_classes=num_classes, feature_shape=shape, vocab=vocab, on_taken=on_taken)
-
-
 def _worker(config: dict[str, Any]) -> dict[str, Any]:
     """One rank. A fault of the user's making ends the run at once: starting again would not mend it."""
     run, run_dir = Run.from_tree(config["run"]), RunDir(Path(config["root"]))
+
+    def notice() -> bool:
+        return _is_to_go() or run_dir.stop_file.exists()
+
     try:
         use_tf32(allowed=run.train.tf32)
         strategy = build_strategy(run, device_of(run, ray.train.torch.get_device()))
-        fit_run(run, run_dir, strategy, on_epoch=lambda metrics: ray.train.report(dict(metrics)), notice=_is_to_go)
-    except InterruptedRunError:  # Ray starts the workers again where there is room
-        raise
+        fit_run(run, run_dir, strategy, on_epoch=lambda metrics: ray.train.report(dict(metrics)), notice=notice)
+    except InterruptedRunError:
+        if run_dir.stop_file.exists():
+            return {"stopped": True}
+        raise  # Ray starts the workers again where there is room
     except SignDistError as error:
         return {"error": str(error), "kind": type(error).__name__}
     return {}

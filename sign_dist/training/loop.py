@@ -215,7 +215,9 @@ class _Loop:
         with state.engine.alone(state.average) as model:
             if self.on_stage is not None:
                 self.on_stage(stage, model)
-            result: Evaluation = evaluate(model, self.task, self.val_clips, batch_size=self.settings.batch_size, strategy=strategy)
+            # No more clips at a time than a step learns from: what memory lets train must not fail here.
+            size = -(-self.settings.batch_size // (self.settings.parts or 1))
+            result: Evaluation = evaluate(model, self.task, self.val_clips, batch_size=size, strategy=strategy)
         state.metrics = {
             "epoch": state.epoch + part_of_epoch if part_of_epoch else state.epoch,
             "step": state.step,

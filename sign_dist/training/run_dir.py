@@ -59,6 +59,11 @@ class RunDir:
     def bundle(self) -> Path:
         return self.root / "bundle"
 
+    @property
+    def stop_file(self) -> Path:
+        """Whoever puts it there asks the run to end after its step, with a checkpoint."""
+        return self.root / "stop"
+
     def eval(self, split: str) -> Path:
         return self.root / "eval" / split
 
@@ -78,7 +83,8 @@ class RunDir:
         before = self.run()
         if before.digest() != run.digest():
             old, new = before.flat(), run.flat()
-            names = [n for n in old.keys() | new.keys() if old.get(n) != new.get(n) and not n.startswith("scale.")]
+            uncounted = ("scale.", "train.cache_")
+            names = [n for n in old.keys() | new.keys() if old.get(n) != new.get(n) and not n.startswith(uncounted)]
             # Of another kind most settings differ; the kind says it all, so it comes first.
             names.sort(key=lambda n: (not n.endswith(".kind"), n))
             changed = ", ".join(f"{n}: {old.get(n)!r} -> {new.get(n)!r}" for n in names[:4])
