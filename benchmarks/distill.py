@@ -45,7 +45,7 @@ from sign_dist.training.checkpoint import read_weights
 from sign_dist.training.data import Clips
 from sign_dist.training.distillation import count_parameters
 from sign_dist.training.evaluate import evaluate
-from sign_dist.training.run_dir import RunDir
+from sign_dist.training.run_dir import RunDir, progress_of
 from sign_dist.training.strategy import OneProcess
 
 JOBS = Path(__file__).resolve().parents[1] / "jobs" / "synthetic"
@@ -146,6 +146,7 @@ def main() -> None:
     parser.add_argument("--teacher-labels", choices=["all", "few"], default="all", help="what the teacher learns from")
     parser.add_argument("--epochs", type=int, default=30, help="of the teacher, counted in all training clips")
     parser.add_argument("--student-epochs", type=int, default=30, help="of the students, counted likewise")
+    parser.add_argument("--all-labels", type=int, default=0, help="seeds of a student that has no teacher but all labels")
     parser.add_argument("words", nargs="*", metavar="NAME=VALUE", help="settings of the students")
     args = parser.parse_intermixed_args()
     torch.set_num_threads(1)
@@ -175,6 +176,9 @@ def main() -> None:
             length = epochs(of, args.student_epochs)
             run = base.with_values({**values, **(given if values else shared), **length, "train.seed": seed})
             runs.setdefault(kind, []).append(trained(run, args.folder / "runs" / f"{kind}_{seed}"))
+    for seed in range(args.all_labels):
+        run = base.with_values({**shared, **epochs("all", args.student_epochs), "data.root": str(data["all"]), "train.seed": seed})
+        runs.setdefault("with all labels", []).append(trained(run, args.folder / "runs" / f"labelled_{seed}"))
     if args.teacher:
         runs["teacher"] = [of_checkpoint(args.teacher, base)]
     report(runs, sizes)
@@ -197,7 +201,7 @@ def report(runs: dict[str, list[tuple[Run, RunDir]]], sizes: dict[str, int]) -> 
         run, run_dir = made[0]
         count = count_parameters(model_of(run, run_dir, Clips.of(run, "test")))
         median, high = milliseconds(run, run_dir)
-        steps = run_dir.metrics()[-1]["step"]
+        steps = progress_of(run_dir.checkpoints()[-1])["step"]
         seeds = ", ".join(f"{value:.1f}" for value in each)
         print(f"| {kind} | {np.mean(each):.1f} ({seeds}) | {steps} | {count:,} | {4e-6 * count:.1f} | {median:.1f}, {high:.1f} |")
     found = compared(errors["without"], errors["with"])
