@@ -8,25 +8,31 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import Field
 from safetensors import safe_open
+from torch import nn
 
 from sign_dist.config.base import Settings
 from sign_dist.config.data import Data
-from sign_dist.config.model import Model
+from sign_dist.config.model import Model, VlmModel
 from sign_dist.config.run import Decode, Run, TaskName
+from sign_dist.config.train import Lora, Train
 from sign_dist.data.layout import DatasetDir, write_json
 from sign_dist.data.vocab import Vocab
 from sign_dist.errors import RunError, SettingsError
 from sign_dist.features.encode import NO_FILES, EncoderFiles, find_files
 from sign_dist.features.spec import FeatureSpec
 from sign_dist.features.store import FeatureStore
+from sign_dist.inference.bases import Bases, base_of
 from sign_dist.inference.model_card import model_card, search_section
 from sign_dist.inference.text_files import pack_text_files, unpack_text_files
-from sign_dist.tasks.build import vocab_of
-from sign_dist.training.checkpoint import read_weights
+from sign_dist.tasks.build import num_classes_of, vocab_of
+from sign_dist.training.checkpoint import load_weights_file, read_weights, save_weights_file
 from sign_dist.training.record import environment
 from sign_dist.training.run_dir import RunDir, progress_of
+from sign_dist.training.start import with_weights
+from sign_dist.transfer.lora import merged_state
 from sign_dist.transfer.weights_file import file_digest
 
 FORMAT = 2
@@ -40,6 +46,10 @@ class BundleFacts(Settings):
     task: TaskName
     model: Model
     decode: Decode = Decode()
+    lora: Lora = Lora()
+    """Adapters that the weights are; without targets the weights are the whole model's."""
+    base: str = ""
+    """Digest of the model below adapters, which is not in the bundle but at `model.source`."""
     feature_shape: tuple[int, ...]
     spec: FeatureSpec
     weights_sha256: str
@@ -48,10 +58,16 @@ class BundleFacts(Settings):
     metrics: dict[str, Any] = {}
     provenance: dict[str, Any] = {}
 
+    def over(self, base: str) -> "BundleFacts":
+        """The same with the model below its adapters at another place; of other bundles they do not change."""
+        if not (base and self.base and isinstance(self.model, VlmModel) and self.model.source):
+            return self
+        return self.model_copy(update={"model": self.model.model_copy(update={"source": base})})
+
     def run(self) -> Run:
         """As much of the run as answering needs: what was only for training has its defaults."""
         data = Data(root=self.name, features=self.spec.features)
-        return Run(task=self.task, data=data, model=self.model, decode=self.decode)
+        return Run(task=self.task, data=data, model=self.model, decode=self.decode, train=Train(lora=self.lora))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,6 +127,28 @@ class Bundle:
             raise RunError(f"the weights of bundle {str(self.root)!r} were changed or damaged: export the run again")
         return facts.model_copy(update={"model": unpack_text_files(facts.model, self.text)})
 
+    def weights(self, facts: BundleFacts, *, device: torch.device, bases: Bases | None = None) -> nn.Module:
+        """The model with its weights, to be asked. `bases` holds models below adapters that are in memory already.
+
+        Raises:
+            RunError: the model below adapters is not on this machine, or another one.
+            WeightsError: the weights do not fit.
+        """
+        tensors, vocab = load_weights_file(self.weights_file), self.vocab
+        if facts.base and isinstance(facts.model, VlmModel) and vocab:
+            return (Bases() if bases is None else bases).with_adapters(
+                facts.model,
+                facts.lora,
+                tensors,
+                digest=facts.base,
+                feature_shape=facts.feature_shape,
+                vocab=vocab,
+                device=device,
+            )
+        num_classes = num_classes_of(facts.task, vocab)
+        model = with_weights(facts.model, Lora(), tensors, num_classes=num_classes, feature_shape=facts.feature_shape, vocab=vocab)
+        return model.to(device).eval()
+
     def encoder_files(self, facts: BundleFacts) -> EncoderFiles:
         """The encoder's model files that travel with the bundle.
 
@@ -125,10 +163,14 @@ class Bundle:
         return EncoderFiles(paths, facts.spec.weights)
 
 
-def export(run_dir: RunDir, out: Path | None = None, *, name: str = "", search: Mapping[str, Any] | None = None) -> Bundle:
+def export(
+    run_dir: RunDir, out: Path | None = None, *, name: str = "", search: Mapping[str, Any] | None = None, merged: bool = False
+) -> Bundle:
     """Write the bundle of the checkpoint a run stands for, into `run_dir/bundle` or `out`. Exporting again replaces it.
 
     `name` is the model's, by default the run's. `search` is how its settings were found, where they were searched.
+    Of a vision-language model with adapters the bundle holds these and the digest of the model below them; with `merged` it holds
+    the whole model, adapters added, and needs no other.
 
     Raises:
         RunError: the run has no checkpoint, or the model files at hand are not those its features were made with.
@@ -153,17 +195,32 @@ def export(run_dir: RunDir, out: Path | None = None, *, name: str = "", search: 
     part.encoder.mkdir(parents=True)
     for role, path in files.paths.items():
         shutil.copyfile(path, part.encoder / f"{role}{path.suffix}")
-    read_weights(chosen)  # a damaged checkpoint must not become a bundle
-    shutil.copyfile(chosen / "model.safetensors", part.weights_file)
+    weights = read_weights(chosen)  # a damaged checkpoint must not become a bundle
     vocab = vocab_of(run.task, dataset)
     if vocab:
         vocab.write(part.vocab_file)
+    settings, lora, base = run.model, Lora(), ""
+    if isinstance(settings, VlmModel) and run.train.lora.targets and not merged:
+        assert vocab is not None
+        lora, base = run.train.lora, base_of(settings, feature_shape=shape[1:], vocab=vocab)
+    else:
+        settings = pack_text_files(settings, part.text)
+    if isinstance(run.model, VlmModel) and run.train.lora.targets and merged:
+        num_classes = num_classes_of(run.task, vocab)
+        whole = with_weights(
+            run.model, run.train.lora, weights, num_classes=num_classes, feature_shape=shape[1:], vocab=vocab, whole=True
+        )
+        save_weights_file(merged_state(whole), part.weights_file)
+    else:
+        shutil.copyfile(chosen / "model.safetensors", part.weights_file)
     progress = progress_of(chosen)
     facts = BundleFacts(
         name=name or run_dir.root.resolve().name,
         task=run.task,
-        model=pack_text_files(run.model, part.text),
+        model=settings,
         decode=run.decode,
+        lora=lora,
+        base=base,
         feature_shape=shape[1:],
         spec=spec,
         weights_sha256=file_digest(part.weights_file),

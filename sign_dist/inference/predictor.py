@@ -10,19 +10,19 @@ import torch
 from sign_dist.data.sample import Sample
 from sign_dist.errors import RunError
 from sign_dist.features.encode import build_encoder, encode_clip
+from sign_dist.inference.bases import Bases
 from sign_dist.inference.bundle import Bundle
-from sign_dist.models.build import build_model
-from sign_dist.tasks.build import build_task, num_classes_of
+from sign_dist.tasks.build import build_task
 from sign_dist.tasks.task import Example, Prediction
-from sign_dist.training.checkpoint import load_weights_file
+from sign_dist.tasks.vlm import VlmTask
 
 
 class Predictor:
     """Answers with the sign, the glosses or the sentence of a clip. One thread at a time may ask for features; the model call may
     be shared."""
 
-    def __init__(self, bundle: Bundle, *, device: str = "cpu") -> None:
-        facts, vocab = bundle.facts(), bundle.vocab
+    def __init__(self, bundle: Bundle, *, device: str = "cpu", base: str = "", bases: Bases | None = None) -> None:
+        facts, vocab = bundle.facts().over(base), bundle.vocab
         self.device = torch.device(device)
         self.task = facts.task
         self.model_id = f"{facts.name}-{facts.weights_sha256[:8]}"
@@ -31,12 +31,12 @@ class Predictor:
             raise RunError(
                 f"bundle {str(bundle.root)!r} has {num_glosses} glosses, its model {facts.vocab_size}: export the run again"
             )
+        # First of all: whoever lacks the model below adapters also lacks its tokenizer, and is told so here.
+        self._model = bundle.weights(facts, device=self.device, bases=bases)
         self._task = build_task(facts.run(), vocab)
         self._settings = facts.spec.features
-        num_classes = num_classes_of(facts.task, vocab)
-        self._model = build_model(facts.model, num_classes=num_classes, feature_shape=facts.feature_shape)
-        self._model.load_state_dict(load_weights_file(bundle.weights_file))
-        self._model.to(self.device).eval()
+        if isinstance(self._task, VlmTask):
+            self._task.beams = 0  # who asks for a sign wants one of the vocabulary, and not to wait for beams
         self._encoder = build_encoder(self._settings, bundle.encoder_files(facts), device=device)
         self.facts: dict[str, Any] = {
             "model": self.model_id,
@@ -50,13 +50,13 @@ class Predictor:
         }
 
     @classmethod
-    def load(cls, bundle: Path, *, device: str = "cpu") -> "Predictor":
-        """Read a bundle folder.
+    def load(cls, bundle: Path, *, device: str = "cpu", base: str = "", bases: Bases | None = None) -> "Predictor":
+        """Read a bundle folder. `base`: where the model below adapters lies here; `bases`: those that are in memory already.
 
         Raises:
-            RunError: it is none, or damaged.
+            RunError: it is none, or damaged, or the model below its adapters is missing or another one.
         """
-        return cls(Bundle(bundle), device=device)
+        return cls(Bundle(bundle), device=device, base=base, bases=bases)
 
     def features(self, path: Path) -> np.ndarray:
         """Decode and encode one file.

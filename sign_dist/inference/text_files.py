@@ -4,11 +4,15 @@ A bundle holds both, so that it works where the folders and the hub's cache of t
 are among the bundle's own; of a pretrained one only its config is taken along. Byte tokens need no files.
 """
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
-from sign_dist.config.model import Model, SonarModel, TranslatorModel
-from sign_dist.models.seq2seq import read_tokenizer, write_shape
+from transformers import AutoImageProcessor
+
+from sign_dist.config.model import Model, SonarModel, TranslatorModel, VlmModel
+from sign_dist.errors import WeightsError
+from sign_dist.models.seq2seq import read_pretrained, read_tokenizer, write_shape
 
 TOKENIZER, SHAPE = "tokenizer", "model"
 # Files that a training started from: what is in them is in the weights now.
@@ -21,6 +25,8 @@ def pack_text_files(model: Model, folder: Path) -> Model:
     Raises:
         WeightsError: they are not on this machine any more.
     """
+    if isinstance(model, VlmModel):
+        return _pack_vlm(model, folder)
     if not isinstance(model, TranslatorModel | SonarModel):
         return model
     changed: dict[str, Any] = {name: "" for name in STARTS if name in model.flat()}
@@ -36,9 +42,22 @@ def pack_text_files(model: Model, folder: Path) -> Model:
 
 def unpack_text_files(model: Model, folder: Path) -> Model:
     """The settings with the full names of what `pack_text_files` wrote."""
+    if isinstance(model, VlmModel):
+        return model.with_values({"source": str(folder / SHAPE)}) if (folder / SHAPE).is_dir() else model
     if not isinstance(model, TranslatorModel | SonarModel):
         return model
     changed = {"tokenizer": str(folder / TOKENIZER)} if model.tokenizer else {}
     if isinstance(model, TranslatorModel) and model.source:
         changed["source"] = str(folder / SHAPE)
     return model.with_values(changed)
+
+
+def _pack_vlm(model: VlmModel, folder: Path) -> VlmModel:
+    """Config, tokenizer and how pictures are taken in, of a vision-language model whose weights are all in the bundle."""
+    if not model.source:
+        return model
+    write_shape(model.source, folder / SHAPE)
+    read_tokenizer(model.source).save_pretrained(str(folder / SHAPE))
+    with contextlib.suppress(WeightsError):  # of families whose pictures are prepared here
+        read_pretrained(AutoImageProcessor, model.source, False).save_pretrained(str(folder / SHAPE))
+    return model.with_values({"source": SHAPE, "quantize": "none"})

@@ -219,6 +219,11 @@ def load_weights_file(path: Path) -> dict[str, Tensor]:
         raise RunError(f"weights {str(path)!r} cannot be read ({error}): use another checkpoint, or train again") from error
 
 
+def save_weights_file(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Write tensors as our own safetensors file, which `load_weights_file` reads."""
+    _save(tensors, path)
+
+
 def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in _apart(tensors).items()}, path)
 
