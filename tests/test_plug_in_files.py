@@ -1,12 +1,13 @@
 """Every file that a user may add one to: jobs, search spaces, serving applications."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from sign_dist.config.recipe import Recipe, load_recipe
 from sign_dist.config.run import Run
-from sign_dist.config.source import call, load_run
+from sign_dist.config.source import load_run, space_of
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -17,6 +18,11 @@ def files(folder: str) -> list[Path]:
     return found
 
 
+# Spaces that are for some jobs only.
+FITS: dict[str, Callable[[Run], bool]] = {
+    "lora": lambda run: run.model.kind == "vlm",
+    "distill": lambda run: bool(run.train.distill.teacher),
+}
 JOBS = [*files("jobs"), *files("jobs/synthetic")]
 RECIPES = files("jobs/recipes")
 
@@ -46,14 +52,18 @@ def test_a_recipe_can_be_followed(path: Path) -> None:
 
 @pytest.mark.ray
 @pytest.mark.parametrize("path", files("tune_spaces"), ids=lambda path: path.stem)
-def test_a_space_names_settings_of_every_job(path: Path) -> None:
-    from sign_dist.on_ray.tuning import check_space
+def test_a_space_names_settings_of_the_jobs_that_it_is_for(path: Path) -> None:
+    from sign_dist.on_ray.search import check_space
 
-    space = call(path, "space")
+    space = space_of(path)
     assert space
-    for job in JOBS:
-        # A job's own plan of unfreezing and a search for the number of stages exclude each other, which is said to who tries it.
-        check_space(load_run(job).with_values({"train.unfreeze.plan": ""}), space)
+    fits = FITS.get(path.stem, lambda run: True)
+    # A job's own plan of unfreezing and a search for the number of stages exclude each other, which is said to who tries it.
+    runs = [load_run(job).with_values({"train.unfreeze.plan": ""}) for job in JOBS]
+    those = [run for run in runs if fits(run)]
+    assert those
+    for run in those:
+        check_space(run, space)
 
 
 @pytest.mark.ray

@@ -110,6 +110,9 @@ class Data(Settings):
     """Folder or address (`s3://bucket/path`) of a feature store that datasets share. Empty: inside the dataset."""
     train_split: str = "train"
     val_split: str = "val"
+    share: float = Field(default=1.0, gt=0, le=1)
+    """Share of the training clips that are learned from, the same in every gloss as far as that goes; each share holds the
+    smaller ones."""
     allow_leaks: bool = False
     """Train although test shares signers, recordings or clips with training; every report says so."""
 

@@ -1,7 +1,9 @@
 """Where a Run comes from: a job file with `run()`, a run.json or YAML, and `key=value` overrides."""
 
 import importlib.util
+import inspect
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -63,6 +65,19 @@ def call(path: Path, function: str) -> Any:
     Raises:
         SettingsError: no such file or function, or the file does not run.
     """
+    return _from_file(path, function, lambda found: found())
+
+
+def space_of(path: Path) -> Any:
+    """What `space` in a file of tune_spaces/ means: what `space()` answers, or `space(trial)` itself, to be asked for each trial.
+
+    Raises:
+        SettingsError: no such file or function, or the file does not run.
+    """
+    return _from_file(path, "space", lambda found: found if inspect.signature(found).parameters else found())
+
+
+def _from_file(path: Path, function: str, use: Callable[[Any], Any]) -> Any:
     if not path.is_file():
         raise SettingsError(f"no file {str(path)!r}: give a Python file with a function {function}()")
     spec = importlib.util.spec_from_file_location(f"sign_dist_file_{path.stem}", path)
@@ -72,7 +87,7 @@ def call(path: Path, function: str) -> Any:
     try:
         spec.loader.exec_module(module)
         if callable(getattr(module, function, None)):
-            return getattr(module, function)()
+            return use(getattr(module, function))
     except SignDistError:
         raise
     except pydantic.ValidationError as error:

@@ -80,12 +80,19 @@ class FeatureTranslator(nn.Module):
             return Said(logits, labels)
         return Said(logits, labels, gloss_logits=self.head(encoded), gloss_lengths=steps)
 
-    @torch.inference_mode()
     def write(self, features: Tensor, lengths: Tensor, search: Search) -> list[list[Sentence]]:
-        vectors, lengths = through(self.front, features, lengths)
-        return self.translator.search(
-            vectors,
-            lengths,
+        return self.write_encoded(*self.encode(features, lengths), search)
+
+    @torch.inference_mode()
+    def encode(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """What the encoder makes of clips (B, T', W), and which of it is real (B, T')."""
+        return self.translator.encode(*through(self.front, features, lengths))
+
+    def write_encoded(self, encoded: Tensor, mask: Tensor, search: Search) -> list[list[Sentence]]:
+        """The best sentences of clips that `encode` has read."""
+        return self.translator.search_encoded(
+            encoded,
+            mask,
             num_beams=search.beam,
             num_best=min(search.num_best, search.beam),
             max_len=search.max_len,

@@ -174,14 +174,29 @@ class Translator(nn.Module):
             SettingsError: no beams or no tokens are asked for, or more sentences than beams.
             DataError: as `read`.
         """
+        encoded, mask = self.encode(features, lengths)
+        return self.search_encoded(encoded, mask, num_beams=num_beams, num_best=num_best, max_len=max_len, len_penalty=len_penalty)
+
+    @torch.inference_mode()
+    def encode(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """What the text model's encoder makes of clips (B, T', W), and which of it is real (B, T'), as numbers.
+
+        Raises:
+            DataError: as `read`.
+        """
+        x, valid = self.read(features, lengths)
+        encoder: Any = self.seq2seq.get_encoder()
+        return encoder(inputs_embeds=x, attention_mask=valid.long()).last_hidden_state, valid.long()
+
+    @torch.inference_mode()
+    def search_encoded(
+        self, encoded: Tensor, mask: Tensor, *, num_beams: int = 5, num_best: int = 1, max_len: int = 128, len_penalty: float = 1.0
+    ) -> list[list[Sentence]]:
+        """`search` of clips that `encode` has read."""
         if num_beams < 1 or max_len < 1:
             raise SettingsError(f"need num_beams >= 1 and max_len >= 1, got {num_beams} and {max_len}")
         if not 1 <= num_best <= num_beams:
             raise SettingsError(f"need num_best from 1 to the {num_beams} beams, got {num_best}")
-        x, valid = self.read(features, lengths)
-        mask = valid.long()
-        encoder: Any = self.seq2seq.get_encoder()
-        encoded = encoder(inputs_embeds=x, attention_mask=mask).last_hidden_state
         most = longest(self.seq2seq.get_decoder(), self.seq2seq.config)
         config = GenerationConfig(
             num_beams=num_beams,

@@ -1,5 +1,6 @@
 """The clips of a split with their features."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -53,6 +54,8 @@ class Clips:
         if not clips.samples:
             reason = f"all {len(samples)} failed to extract" if samples else "its manifest is empty"
             raise DataError(f"split {split!r} of {run.data.root!r} has no usable clip: {reason}")
+        if split == run.data.train_split:
+            clips.samples = share_of(clips.samples, run.data.share)
         return clips
 
     @property
@@ -66,6 +69,20 @@ class Clips:
     def __getitem__(self, index: int) -> Example:
         sample = self.samples[index]
         return Example(sample, self._reader.features(sample.key))
+
+
+def share_of(samples: Sequence[Sample], share: float) -> list[Sample]:
+    """A share of samples in their order, at least one, taken from all glosses in turn; a smaller share is part of a larger."""
+    if share == 1:
+        return list(samples)
+    order = np.random.default_rng(0).permutation(len(samples))
+    taken: Counter[str] = Counter()
+    turns: list[tuple[int, int, int]] = []
+    for place, i in enumerate(order.tolist()):
+        turns.append((taken[samples[i].gloss], place, i))
+        taken[samples[i].gloss] += 1
+    kept = sorted(i for _, _, i in sorted(turns)[: max(1, round(share * len(samples)))])
+    return [samples[i] for i in kept]
 
 
 def lengths_of(clips: ClipSource) -> Sequence[int]:
