@@ -13,6 +13,7 @@ from sign_dist.on_ray.cluster import num_gpus
 from sign_dist.on_ray.training import begin, facts_of, finish, fit_run, train
 from sign_dist.study.confirm import Repeat, answer, confirm, plan
 from sign_dist.study.layout import StudyDir
+from sign_dist.training.prefix import where_still
 from sign_dist.training.record import write_environment
 from sign_dist.training.strategy import OneProcess
 
@@ -60,7 +61,7 @@ def _one(repeat: Repeat) -> str:
     """Train and answer; what is wrong, as text, where a user can mend it."""
     try:
         torch.set_num_threads(1)
-        run_dir, run, clips = begin(repeat.run, repeat.run_dir.root)
+        run_dir, run, clips = begin(where_still(repeat.run), repeat.run_dir.root)
         if not run_dir.done_file.exists():
             write_environment(run_dir, facts_of(run, *clips))
             fit_run(run, run_dir, OneProcess("cuda" if torch.cuda.is_available() else "cpu"))

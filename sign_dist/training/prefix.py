@@ -29,6 +29,7 @@ from sign_dist.training.checkpoint import MODEL, WEIGHTS, load_weights_file
 from sign_dist.training.data import Clips
 from sign_dist.training.loop import plan_for
 from sign_dist.training.run_dir import progress_of
+from sign_dist.training.start import first_model
 from sign_dist.training.strategy import evaluating
 from sign_dist.transfer.schedule import stage_of
 from sign_dist.transfer.still import deepest_cut, digest_of, moving_groups, still_names
@@ -39,22 +40,42 @@ POLL_S = 0.2
 logger = logging.getLogger(__name__)
 
 
+class NothingStillError(SettingsError):
+    """All layers of a run train from the start."""
+
+
 def cuts_of(run: Run, model: nn.Module) -> tuple[str, ...]:
     """Behind which layer group the model is cut in each stage of a run; "" where its lowest layer trains.
 
     Raises:
-        SettingsError: no layer stands still in any stage, or the model cannot be cut.
+        NothingStillError: no layer stands still in any stage.
+        SettingsError: the model cannot be cut.
     """
     if not isinstance(model, Cuttable):
         raise SettingsError(f"train.cache_prefix needs a model that can be cut, and {type(model).__name__} cannot: leave it off")
     stages = moving_groups(model, plan_for(model, run.train), targets=run.train.lora.targets)
     cuts = tuple(deepest_cut(model, model.cuts(), moving) for moving in stages)
     if not any(cuts):
-        raise SettingsError(
+        raise NothingStillError(
             f"train.cache_prefix keeps what frozen layers give, and {model.cuts()[0]!r}, the lowest, trains from the start: "
             "freeze layers by train.freeze or unfreeze them by train.unfreeze, or leave it off"
         )
     return cuts
+
+
+def where_still(run: Run) -> Run:
+    """The same run, but without the cache where no layer of it stands still: a trial of a search may train all of them.
+
+    Raises:
+        DataError: the dataset or the features are missing.
+    """
+    if not run.train.cache_prefix:
+        return run
+    try:
+        cuts_of(run, first_model(run, Clips.of(run, run.data.train_split)[0]))
+    except NothingStillError:
+        return run.with_values({"train.cache_prefix": False})
+    return run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,12 +102,14 @@ def caches_of(run: Run, model: nn.Module, clips: Sequence[Clips], *, stages: sli
     total = 0
     for cut in cuts:
         store = PrefixStore.of(DatasetDir(Path(run.data.root)), spec_of(run, model, cut), shared=run.data.store)
-        (probe,) = activations_of(model, cut, [clips[0][0]])
-        blocks = plan(rows, store, min_rows=TOGETHER, max_rows=rows_per_shard(probe.nbytes))
+        first, known = clips[0].samples[0], store.rows()
+        # All clips have one length, so the first one tells what each takes.
+        stored = store.reader().features(first.key) if first.key in known else activations_of(model, cut, [clips[0][0]])[0]
+        blocks = plan(rows, store, min_rows=TOGETHER, max_rows=rows_per_shard(stored.nbytes))
         pending = sum(len(block.rows) for block in blocks)
-        total += pending * probe.nbytes
+        total += pending * stored.nbytes
         refuse_large(store, total, limit_gb=run.train.cache_gb, clips=pending, cut=cut)
-        found[cut] = Cache(cut, store, blocks, probe.nbytes)
+        found[cut] = Cache(cut, store, blocks, stored.nbytes)
     return found
 
 
