@@ -29,7 +29,8 @@ app = typer.Typer(
 app.add_typer(cli_data.app, name="data")
 app.add_typer(cli_store.app, name="store")
 app.add_typer(cli_weights.app, name="weights")
-app.command()(cli_tune.tune)
+for verb in (cli_tune.tune, cli_tune.study, cli_tune.confirm, cli_tune.promote):
+    app.command()(verb)
 app.command()(cli_score.score)
 app.command()(cli_compare.compare)
 app.command()(cli_recipe.recipe)
@@ -240,12 +241,16 @@ def evaluate(
 
 
 @app.command()
-def export(run: Annotated[Path, typer.Argument(help="A run directory.")], out: Out = None) -> None:
+def export(
+    run: Annotated[Path, typer.Argument(help="A run directory.")],
+    out: Out = None,
+    merged: Annotated[bool, typer.Option("--merged", help="Of a model with adapters: the whole model, adapters added.")] = False,
+) -> None:
     """Write the bundle that serving reads."""
     from sign_dist.inference.bundle import export as run_export
     from sign_dist.training.run_dir import RunDir
 
-    bundle = run_export(RunDir(run), out)
+    bundle = run_export(RunDir(run), out, merged=merged)
     say(f"bundle: {bundle.root}")
 
 
@@ -254,13 +259,14 @@ def predict(
     bundle: Annotated[Path, typer.Argument(help="A bundle folder.")],
     videos: Annotated[list[Path], typer.Argument(help="Video files.")],
     k: Annotated[int, typer.Option("--top", "-k", min=1, max=100, help="Answers to give at most.")] = 5,
+    base: Annotated[str, typer.Option(help="Folder of the model below a bundle's adapters, if not where it was.")] = "",
 ) -> None:
     """Print one JSON line per video: the sign, the glosses or the sentence, or why there is none."""
     from sign_dist.errors import VideoError
     from sign_dist.inference.answers import answer_json
     from sign_dist.inference.predictor import Predictor
 
-    predictor = Predictor.load(bundle)
+    predictor = Predictor.load(bundle, base=base)
     failed = 0
     for video in videos:
         line: dict[str, Any] = {"video": str(video), "model": predictor.model_id}
@@ -282,16 +288,23 @@ def serve(
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
     address: Address = "local",
 ) -> None:
-    """Serve a bundle over HTTP until interrupted."""
+    """Serve a bundle over HTTP until interrupted, or a folder of bundles that are adapters over one model."""
     from sign_dist.inference.bundle import Bundle
-    from sign_dist.on_ray import serving
+    from sign_dist.on_ray import adapters, serving
     from sign_dist.on_ray.cluster import connected
 
-    Bundle(bundle).facts()
-    args = serving.ServeArgs.from_tree({"bundle": str(bundle)} | dict(map(parse_override, values or [])))
+    given = {"bundle": str(bundle)} | dict(map(parse_override, values or []))
+    several = not (bundle / "bundle.json").exists() and any(bundle.glob("*/bundle.json"))
+    if several:
+        args = adapters.AdapterArgs.from_tree(given)
+        adapters.sets_of(args)
+    else:
+        Bundle(bundle).facts()
+        args = serving.ServeArgs.from_tree(given)
     serving.refuse_taken_port(host, port)
     with connected(address):
-        url = serving.start(args, host=host, port=port)
+        app = adapters.application(args) if isinstance(args, adapters.AdapterArgs) else None
+        url = serving.start(args, host=host, port=port, app=app)
         say(f"serving {bundle} at {url} (page {url}, API {url}docs); end with Ctrl-C")
         wait_for_interrupt()
         serving.stop()

@@ -156,6 +156,21 @@ def convert(
 
 
 @app.command()
+def memory(
+    job: Annotated[str, typer.Argument(help="A job of a vision-language model (.py), or a run.json or .yaml.")],
+    values: Annotated[list[str] | None, typer.Argument(metavar="[NAME=VALUE]...", help="Settings to change.")] = None,
+    like: Annotated[str, typer.Option(help="1b, 2b, 4b or 8b: InternVL3.5 of that size, in place of model.source.")] = "",
+    answer: Annotated[int, typer.Option(min=2, help="Tokens of the longest gloss, its end included.")] = 8,
+) -> None:
+    """Say how much memory a vision-language model takes with a job's settings; nothing is loaded."""
+    from sign_dist.config.source import load_run
+    from sign_dist.training.vlm_memory import lines, plan_of_run
+
+    for line in lines(plan_of_run(load_run(job, values), like=like, answer=answer)):
+        say(line)
+
+
+@app.command()
 def part(
     run: Annotated[Path, typer.Argument(help="A run whose translator or sonar reads frames.")],
     out: Annotated[Path, typer.Argument(metavar="OUT.safetensors", help="File to write.")],

@@ -7,6 +7,7 @@ wait inside the replica, where the interface counts them and refuses in its own 
 
 import asyncio
 import contextlib
+import functools
 import logging
 import math
 import queue
@@ -17,7 +18,7 @@ import urllib.request
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import ray
@@ -35,6 +36,9 @@ from sign_dist.inference.bundle import Bundle
 from sign_dist.inference.upload import Limits
 from sign_dist.tasks.task import Prediction
 
+if TYPE_CHECKING:
+    from sign_dist.inference.bases import Bases
+
 logger = logging.getLogger(__name__)
 
 APP_NAME = "sign-dist"
@@ -47,6 +51,8 @@ class ServeArgs(Settings):
 
     bundle: str
     """A bundle folder, as `export` writes it. Every node that runs a replica must see it at this path."""
+    base: str = ""
+    """The folder of the model below a bundle's adapters, if it is not where it was at training."""
     replicas: int = Field(default=1, ge=1)
     cpus: float = Field(default=1.0, ge=0)
     """Logical CPUs that Ray reserves for a replica."""
@@ -95,10 +101,10 @@ Reply = tuple[Prediction | Exception, float, int]
 """(what the model says, seconds of the call, clips in it)."""
 
 
-def load_predictor(bundle: Path, device: str) -> Predicts:
+def load_predictor(bundle: Path, device: str, base: str = "", bases: "Bases | None" = None) -> Predicts:
     from sign_dist.inference.predictor import Predictor  # in the replica: it brings torch and the video libraries
 
-    return Predictor.load(bundle, device=device)
+    return Predictor.load(bundle, device=device, base=base, bases=bases)
 
 
 def application(args: ServeArgs, *, load: Load = load_predictor) -> Application:
@@ -127,6 +133,11 @@ class Replica:
     def __init__(self, args: dict[str, Any], load: Load) -> None:
         self._args = ServeArgs.from_tree(args)
         device = "cuda" if self._args.device == "gpu" else "cpu"
+        if load is load_predictor:
+            from sign_dist.inference.bases import Bases
+
+            # A model below adapters is in memory once, however many predictors stand on it.
+            load = functools.partial(load_predictor, base=self._args.base, bases=Bases())
         predictors = [load(Path(self._args.bundle), device) for _ in range(self._args.decoders)]
         self._predictor = predictors[0]
         self._idle: queue.SimpleQueue[Predicts] = queue.SimpleQueue()
@@ -207,9 +218,15 @@ class OneRequestId:
 
 
 def start(
-    args: ServeArgs, *, host: str = "127.0.0.1", port: int = 8000, load: Load = load_predictor, patience_s: float = 300.0
+    args: ServeArgs,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    load: Load = load_predictor,
+    app: Application | None = None,
+    patience_s: float = 300.0,
 ) -> str:
-    """Serve a bundle on the Ray that this process is connected to; the URL, once it answers.
+    """Serve a bundle on the Ray that this process is connected to; the URL, once it answers. `app`: another application of `args`.
 
     Raises:
         RunError: the folder is no bundle, or damaged.
@@ -217,12 +234,12 @@ def start(
     """
     if not ray.is_initialized():
         raise ServiceError("no Ray is connected: call on_ray.cluster.connect() before serving")
-    if load is load_predictor:
+    if load is load_predictor and app is None:
         Bundle(Path(args.bundle)).facts()  # a fault is told at once, and not after a replica has tried twice
     if not serve.status().proxies:  # else the port is Serve's own, and this is an update of what it serves
         refuse_taken_port(host, port)
     _refuse_too_large(args)
-    app = application(args, load=load)
+    app = app or application(args, load=load)
     limits = args.limits
     logging.getLogger("ray.serve").setLevel(logging.WARNING)  # else it tells of each step, and of options that it has applied
     serve.start(

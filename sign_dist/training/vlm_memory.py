@@ -11,9 +11,15 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModelForImageTextToText, InternVLConfig, InternVLVisionConfig, Qwen3Config
+from transformers import AutoConfig, AutoModelForImageTextToText, InternVLConfig, InternVLVisionConfig, Qwen3Config
 
-from sign_dist.errors import WeightsError, did_you_mean
+from sign_dist.config.data import FrameFeatures
+from sign_dist.config.model import VlmModel
+from sign_dist.config.run import Run
+from sign_dist.errors import SettingsError, WeightsError, did_you_mean
+from sign_dist.models.seq2seq import read_pretrained
+from sign_dist.tasks.answers import MOST_BEAMS
+from sign_dist.tasks.closed_set import MOST_CLIPS, MOST_NODES
 from sign_dist.transfer.lora import targets_of
 
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
@@ -23,7 +29,7 @@ TABLES = 4 * (16 + 256 + 1)
 """Of each NF4 layer: the 16 values of a weight, the 256 of a scale, and the scales' mean, in float32."""
 
 # InternVL3.5's published sizes: Qwen3 behind a vision model of 0.3 B, embeddings and output layer apart.
-_TEXT: dict[str, dict[str, int]] = {
+_TEXT: dict[str, dict[str, Any]] = {
     "1b": {"hidden_size": 1024, "intermediate_size": 3072, "num_hidden_layers": 28, "num_attention_heads": 16},
     "2b": {"hidden_size": 2048, "intermediate_size": 6144, "num_hidden_layers": 28, "num_attention_heads": 16},
     "4b": {"hidden_size": 2560, "intermediate_size": 9728, "num_hidden_layers": 36, "num_attention_heads": 32},
@@ -91,7 +97,9 @@ class Plan:
     logits: int
     vision: int
     cache: int
+    nodes: int
     beams: int
+    clips: int
     parameters: int
     trained: int
     tokens: int
@@ -106,12 +114,66 @@ class Plan:
     @property
     def scoring(self) -> int:
         """All that scoring a closed set has in memory: the prompt's keys and values are held once a clip."""
-        return self.weights + self.adapters + max(self.cache + self.logits, self.vision)
+        return self.weights + self.adapters + max(self.cache + self.nodes, MOST_CLIPS * self.vision // self.clips)
 
     @property
     def writing(self) -> int:
         """The same with beam search, whose beams hold a copy each."""
-        return self.weights + self.adapters + max(self.beams, self.vision)
+        return self.weights + self.adapters + max(self.beams, MOST_CLIPS * self.vision // self.clips)
+
+
+def plan_of_run(run: Run, *, like: str = "", answer: int = 8) -> Plan:
+    """The memory of a run on one device. `like`: a size of InternVL3.5, in place of the model that it names.
+
+    Raises:
+        SettingsError: the run is of another kind of model.
+        WeightsError: its model is not on this machine, and no size is given.
+    """
+    model, features = run.model, run.data.features
+    if not isinstance(model, VlmModel) or not isinstance(features, FrameFeatures):
+        raise SettingsError(f"memory is counted for model.kind = 'vlm', got {run.model.kind!r}")
+    if not like and not model.source:
+        raise SettingsError("a tiny model fits anywhere: name a model.source, or a size with --like 2b")
+    config = internvl_config(like) if like else read_pretrained(AutoConfig, model.source, False)
+    asked = Asked(
+        quantize=model.quantize,
+        dtype=model.dtype,
+        precision=run.train.precision,
+        targets=run.train.lora.targets,
+        rank=run.train.lora.rank,
+        checkpointing=model.checkpointing,
+        frames=features.num_frames,
+        clips=-(-run.train.batch_size // run.parts),
+        answer=answer,
+        beams=run.decode.beam,
+    )
+    return plan(config, asked)
+
+
+def lines(found: Plan) -> list[str]:
+    """A plan as a person reads it: GiB by part."""
+    rows = [
+        ("weights", found.weights, f"{found.parameters / 1e9:.2f} B numbers" + _in_bits(found)),
+        ("adapters", found.adapters, f"{found.trained / 1e6:.2f} M numbers that train, float32"),
+        ("gradients", found.gradients, "4 bytes for each of them"),
+        ("moments of AdamW", found.moments, "8 bytes for each of them"),
+        ("activations", found.activations, f"estimate; {found.tokens} tokens a clip"),
+        ("logits", found.logits, "of the answer's tokens alone"),
+        ("vision", found.vision, "estimate; one layer at its peak, before the language model runs"),
+        ("keys and values", found.cache, f"scoring: of {MOST_CLIPS} clips, once each"),
+        ("logits of labels", found.nodes, f"scoring: of {MOST_NODES} tokens at a time"),
+        ("beams", found.beams, "writing freely: keys and values for each beam"),
+        ("training in sum", found.training, "the driver, gaps and kernels' buffers come on top: about 1 GiB"),
+        ("scoring in sum", found.scoring, "held to the vocabulary"),
+        ("writing in sum", found.writing, "beam search"),
+    ]
+    return [f"{name:<18}{size / 2**30:7.2f} GiB  {said}" for name, size, said in rows]
+
+
+def _in_bits(found: Plan) -> str:
+    if not found.weights_small:
+        return ""
+    return f", of which {found.weights_small / 2**30:.2f} GiB in few bits and the rest in float32"
 
 
 def plan(config: Any, asked: Asked) -> Plan:
@@ -150,8 +212,10 @@ def plan(config: Any, asked: Asked) -> Plan:
         activations=held,
         logits=said * (act + 4 + 4),
         vision=seen * in_vision,
-        cache=asked.clips * tokens * cache_token,
-        beams=asked.clips * asked.beams * tokens * cache_token,
+        cache=MOST_CLIPS * tokens * cache_token,
+        nodes=MOST_NODES * text.vocab_size * (BYTES[asked.dtype] + 4),
+        beams=max(asked.beams, MOST_BEAMS) * tokens * cache_token,
+        clips=asked.clips,
         parameters=num_parameters(model),
         trained=trained,
         tokens=tokens,

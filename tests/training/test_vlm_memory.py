@@ -5,6 +5,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sign_dist.config.data import Data, FrameFeatures
+from sign_dist.config.model import VlmModel
+from sign_dist.config.run import Run
+from sign_dist.config.train import Lora, Train
 from sign_dist.errors import SettingsError, WeightsError
 from sign_dist.models.internvl import tiny_config, tiny_internvl, tiny_tokenizer
 from sign_dist.training.vlm_memory import (
@@ -14,8 +18,10 @@ from sign_dist.training.vlm_memory import (
     adapter_numbers,
     internvl_config,
     layer_numbers,
+    lines,
     nf4_bytes,
     plan,
+    plan_of_run,
     weights_bytes,
     without_weights,
 )
@@ -117,6 +123,22 @@ def test_more_of_anything_takes_more_memory_and_checkpointing_less():
     for change in ({"clips": 4}, {"frames": 16}, {"rank": 64}, {"answer": 200}, {"checkpointing": False}, {"targets": ""}):
         more = plan(config, Asked(**{**base.__dict__, **change}))
         assert more.training > plan(config, base).training, change
+
+
+def test_a_run_is_planned_as_its_settings_say():
+    features = FrameFeatures(num_frames=4, size_px=448)
+    model = VlmModel(source="nowhere/at-all", quantize="nf4", dtype="bf16", checkpointing=True)
+    train = Train(batch_size=16, parts=8, precision="bf16", lora=Lora(targets=TARGETS, rank=4))
+    run = Run(task="vlm", data=Data(root="x", features=features), model=model, train=train)
+    asked = Asked(quantize="nf4", targets=TARGETS, rank=4, frames=4, clips=2, beams=run.decode.beam)
+    assert plan_of_run(run, like="1b") == plan(internvl_config("1b"), asked)
+    assert any("in few bits" in line for line in lines(plan_of_run(run, like="1b")))
+    with pytest.raises(WeightsError, match="nowhere/at-all"):
+        plan_of_run(run)
+    with pytest.raises(SettingsError, match="--like 2b"):
+        plan_of_run(run.with_values({"model.source": "", "model.quantize": "none"}))
+    with pytest.raises(SettingsError, match="'landmark'"):
+        plan_of_run(Run(data=Data(root="x")))
 
 
 def test_unknown_names_are_refused_with_what_there_is():
