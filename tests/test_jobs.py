@@ -26,6 +26,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "ctc_student": {},
     "cslr_head": {},
     "translator": FRONT | {"model.source": "", "model.tokenizer": "", "model.glosses": "", "model.width": 16, "model.depth": 1},
+    "vlm": {"model.source": "", "model.width": 32, "model.depth": 1, "train.lora.rank": 2, "train.parts": 1},
     "sonar": FRONT | {"model.preset": "tiny", "model.encoder_weights": "", "model.decoder_weights": "", "model.tokenizer": ""},
 }
 
@@ -38,7 +39,7 @@ def world_of(run: Run) -> str:
     for known in ("wlasl", "phoenix2014T", "phoenix2014", "how2sign"):
         if corpus.startswith(known):
             return known
-    return "isolated" if run.task == "islr" else "how2sign"
+    return "isolated" if run.task in ("islr", "vlm") else "how2sign"
 
 
 def small(run: Run) -> Run:

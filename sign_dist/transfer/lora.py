@@ -4,9 +4,10 @@ The only importer of peft and bitsandbytes.
 """
 
 import collections
+import contextlib
 import fnmatch
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import torch
@@ -18,6 +19,7 @@ from sign_dist.transfer.freeze import ADAPTER
 NAME = "default"
 BASE = ".base_layer."
 SIZES = ("kernel_size", "stride", "padding", "dilation", "groups", "in_channels", "out_channels", "in_features", "out_features")
+_ALONE = "keeps_adapters_only"
 KINDS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Embedding)
 
 
@@ -111,8 +113,13 @@ def load_adapters(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 
 @torch.no_grad()
 def merged_state(model: nn.Module) -> dict[str, Tensor]:
-    """The state dict of the network without adapters that computes the same: each is added to what it sits on."""
-    state = model.state_dict()
+    """The state dict of the network without adapters that computes the same: each is added to what it sits on.
+
+    Raises:
+        WeightsError: what they sit on has 4 or 8 bits.
+    """
+    with _all_of_it(model):
+        state = model.state_dict()
     merged = {name.replace(BASE, "."): tensor for name, tensor in state.items() if ADAPTER not in name}
     for name, module in model.named_modules():
         if any(NAME in getattr(module, place, ()) for place in ("lora_A", "lora_embedding_A")):
@@ -149,11 +156,27 @@ def keep_adapters_only(model: nn.Module) -> None:
     For models whose other weights can be had again elsewhere: checkpoints, averages and what is sent between processes are then as
     small as what trains.
     """
+    setattr(model, _ALONE, True)
     model.register_state_dict_post_hook(_only_adapters)
     model.register_load_state_dict_post_hook(_only_adapters_missing)
 
 
+@contextlib.contextmanager
+def _all_of_it(model: nn.Module) -> Iterator[None]:
+    """While it lasts, the state dict holds what is below adapters as well."""
+    alone = [module for module in model.modules() if getattr(module, _ALONE, False)]
+    for module in alone:
+        setattr(module, _ALONE, False)
+    try:
+        yield
+    finally:
+        for module in alone:
+            setattr(module, _ALONE, True)
+
+
 def _only_adapters(module: nn.Module, tensors: dict[str, Any], prefix: str, *_: Any) -> None:
+    if not getattr(module, _ALONE, False):
+        return
     for name in [name for name in tensors if name.startswith(prefix) and ADAPTER not in name]:
         del tensors[name]
 
