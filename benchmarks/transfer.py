@@ -1,10 +1,11 @@
-"""I3D from one synthetic sign language to another with few clips of each sign: from scratch against the strategies.
+"""I3D from one synthetic sign language to another with few clips of each sign: from scratch against the five strategies.
 
-    OMP_NUM_THREADS=1 python benchmarks/transfer.py [--out runs/transfer] [--seeds 0 1] [--only scratch full]
+    OMP_NUM_THREADS=1 python benchmarks/transfer.py [--out runs/transfer] [--seeds 0 1 2] [--only scratch full]
 
-One process, one thread, no Ray. The languages are those of `jobs/recipes/synthetic_transfer.py`: other signs, other signers. The
-run that all of them start from is trained once; each of the others once per seed. Done runs are not done again. Prints a table:
-top-1 over the clips of unseen signers, mean of the seeds, with a bootstrap interval over clips; the paired difference to `scratch`.
+One process, one thread, no Ray. Corpora, settings and names are those of the stages of `jobs/recipes/synthetic_transfer.py`. The
+run that all start from is trained once; each of the others once per seed. What is done is not done again. Prints a table of top-1
+on clips of signers that no run saw, and draws the curves of all runs into `curves.png` of the folder. Intervals are of a bootstrap
+that draws signers, all clips of one together, and seeds; differences to `scratch` are paired by clip.
 """
 
 import argparse
@@ -13,62 +14,58 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from sign_dist.config.data import Features, FrameFeatures
-from sign_dist.config.recipe import ExtractStage, PrepareStage, SynthStage, TrainStage, load_recipe, run_of
+from sign_dist.config.recipe import SIGN, ExtractStage, PrepareStage, Recipe, SynthStage, TrainStage, load_recipe, run_of
 from sign_dist.config.run import Run
-from sign_dist.config.strategies import strategy_words
 from sign_dist.data.layout import DatasetDir, write_json
 from sign_dist.data.prepare import prepare
 from sign_dist.data.vocab import Vocab
 from sign_dist.features.blocks import compute
 from sign_dist.features.encode import build_encoder
-from sign_dist.metrics.intervals import bootstrap
-from sign_dist.metrics.significance import paired_bootstrap
-from sign_dist.metrics.tally import of_means
 from sign_dist.models.build import build_model
 from sign_dist.on_ray.extraction import find_todo
 from sign_dist.on_ray.training import begin, finish, fit_run
 from sign_dist.synthetic.like import Order, write_order
 from sign_dist.tasks.build import build_task
 from sign_dist.training.checkpoint import read_weights
+from sign_dist.training.curves import plot_side_by_side, read_metrics
 from sign_dist.training.data import Clips
 from sign_dist.training.evaluate import evaluate
 from sign_dist.training.run_dir import RunDir
 from sign_dist.training.strategy import OneProcess
 
 RECIPE = Path(__file__).resolve().parents[1] / "jobs" / "recipes" / "synthetic_transfer.py"
+PRETRAIN, BASE = "pretrain", "scratch"
+DRAWS = 5000
 
-# name -> (strategy, what it starts from, its settings). The rates were set beforehand and not searched: that of pretraining where
-# all layers train, ten times as much for the head alone. All have the same number of epochs.
-WAYS: dict[str, tuple[str, str, dict[str, Any]]] = {
-    "scratch": ("", "", {"train.optim.lr": 3e-4}),
-    "feature-extraction": ("feature-extraction", "pretrain", {"train.optim.lr": 3e-3}),
-    "top-layers": ("top-layers", "pretrain", {"train.optim.lr": 1e-3}),
-    "progressive": ("progressive", "pretrain", {"train.optim.lr": 3e-4}),
-    "full": ("full", "pretrain", {"train.optim.lr": 3e-4}),
-    # After the head alone has learned: the second of the two steps that guides to fine-tuning call progressive.
-    "from-checkpoint": ("from-checkpoint", "feature-extraction", {"train.optim.lr": 1e-4}),
-}
+Floats = NDArray[np.float64]
 
 
-def make_dataset(root: Path, corpus: SynthStage, dataset: PrepareStage, features: Features) -> DatasetDir:
-    """A synthetic corpus, prepared, with frames; what is there is left as it is."""
+def make_dataset(root: Path, recipe: Recipe, frames_stage: str) -> tuple[DatasetDir, Features]:
+    """The corpus behind a stage of features: drawn, prepared, its frames read; what is there is left as it is."""
+    frames = recipe.stages[frames_stage]
+    assert isinstance(frames, ExtractStage)
+    assert isinstance(frames.features, FrameFeatures)
+    dataset = recipe.stages[frames.dataset.removeprefix(SIGN)]
+    assert isinstance(dataset, PrepareStage)
+    corpus = recipe.stages[dataset.raw.removeprefix(SIGN)]
+    assert isinstance(corpus, SynthStage)
     made = DatasetDir(root / "dataset")
     if not made.facts_file.exists():
         write_order(root / "corpus", Order(**corpus.model_dump(exclude={"kind"})))
         prepare(dataset.reader, root / "corpus", made.root, split=dataset.split)
-    todo = find_todo(made, features)
-    encoder = build_encoder(features, todo.files)
+    todo = find_todo(made, frames.features)
+    encoder = build_encoder(frames.features, todo.files)
     for block in todo.blocks:
-        compute(block, todo.store, features, encoder)
-    return made
+        compute(block, todo.store, frames.features, encoder)
+    return made, frames.features
 
 
 def train(run: Run, root: Path) -> float:
@@ -82,97 +79,90 @@ def train(run: Run, root: Path) -> float:
     return json.loads((root / "seconds.json").read_text())
 
 
-def hits(root: Path, split: str) -> list[float]:
-    """1 for each clip of a split that the run's chosen checkpoint has right, in the order of the manifest."""
+def hits(root: Path, split: str) -> tuple[list[float], list[str]]:
+    """1 for each clip of a split that the run's chosen checkpoint has right, in the manifest's order, and the clips' signers."""
     run_dir = RunDir(root)
     run = run_dir.run()
     vocab = Vocab.read(DatasetDir(Path(run.data.root)).vocab_file)
     clips = Clips.of(run, split)
     model = build_model(run.model, num_classes=len(vocab), feature_shape=clips[0].features.shape[1:])
     model.load_state_dict(read_weights(run_dir.chosen()))
-    found = evaluate(model, build_task(run, vocab), clips, batch_size=8).predictions
-    return [float(clips[i].sample.gloss == prediction.hypothesis) for i, prediction in enumerate(found)]
-
-
-def way(name: str, job: str, dataset: DatasetDir, features: Features, start: Path, values: Mapping[str, Any]) -> Run:
-    """The run of a strategy. Its own rate and epochs give way to those of the comparison."""
-    strategy, _, settings = WAYS[name]
-    given = [f"{setting}={json.dumps(value)}" for setting, value in (settings | dict(values)).items()]
-    own = [word.partition("=")[0] for word in strategy_words(strategy, given)]
-    epochs = {"train.epochs": run_of(TrainStage(job=job)).train.epochs} if "train.epochs" in own else {}
-    stage = TrainStage(
-        job=job, strategy=strategy, start_from=str(start) if strategy else "", values=epochs | settings | dict(values)
-    )
-    return run_of(stage, reads=(str(dataset.root), features, ""))
+    found = evaluate(model, build_task(run, vocab), clips, batch_size=16).predictions
+    samples = [clips[i].sample for i in range(len(clips))]
+    return [float(s.gloss == p.hypothesis) for s, p in zip(samples, found, strict=True)], [s.signer for s in samples]
 
 
 def main() -> None:
+    recipe = load_recipe(RECIPE)
+    ways = {name: s for name, s in recipe.stages.items() if isinstance(s, TrainStage) and name != PRETRAIN}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/transfer"))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
-    parser.add_argument("--only", nargs="+", choices=list(WAYS), default=list(WAYS))
-    parser.add_argument("--split", default="test")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--only", nargs="+", choices=list(ways), default=list(ways))
+    parser.add_argument("--split", default="test", choices=["val", "test"])
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings of every run on the second language")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    stages = load_recipe(RECIPE).stages
-    (corpus_a, dataset_a, frames, pretrain), (corpus_b, dataset_b, few) = (
-        [stages[name] for name in names]
-        for names in (("corpus_a", "dataset_a", "frames_a", "pretrain"), ("corpus_b", "dataset_b", "scratch"))
-    )
-    assert isinstance(corpus_a, SynthStage)
-    assert isinstance(corpus_b, SynthStage)
-    assert isinstance(dataset_a, PrepareStage)
-    assert isinstance(dataset_b, PrepareStage)
-    assert isinstance(frames, ExtractStage)
-    assert isinstance(frames.features, FrameFeatures)
-    assert isinstance(pretrain, TrainStage)
-    assert isinstance(few, TrainStage)
 
     started = time.process_time()
-    a = make_dataset(args.out / "a", corpus_a, dataset_a, frames.features)
-    b = make_dataset(args.out / "b", corpus_b, dataset_b, frames.features)
-    print(f"data: {time.process_time() - started:.0f} s; {a.facts()['counts']} and {b.facts()['counts']} clips")
-    begun = args.out / "pretrain"
-    seconds = train(run_of(TrainStage(job=pretrain.job), reads=(str(a.root), frames.features, "")), begun)
-    first = hits(begun, "test")
-    print(f"pretrain: top-1 {np.mean(first):.3f} on {len(first)} clips of its own test split, {seconds:.0f} s", flush=True)
+    first = recipe.stages[PRETRAIN]
+    assert isinstance(first, TrainStage)
+    a, features = make_dataset(args.out / "a", recipe, first.reads.removeprefix(SIGN))
+    b, _ = make_dataset(args.out / "b", recipe, ways[BASE].reads.removeprefix(SIGN))
+    print(f"data: {time.process_time() - started:.0f} s; {a.facts()['counts']} and {b.facts()['counts']} clips", flush=True)
+    seconds = train(run_of(first, reads=(str(a.root), features, "")), args.out / PRETRAIN)
+    own, _ = hits(args.out / PRETRAIN, args.split)
+    print(f"{PRETRAIN}: top-1 {np.mean(own):.3f} on {len(own)} clips of its own {args.split} split, {seconds:.0f} s", flush=True)
 
+    changes = {word.partition("=")[0]: json.loads(word.partition("=")[2]) for word in args.set}
     found: dict[str, list[list[float]]] = {}
     took: dict[str, list[float]] = {}
-    values = {word.partition("=")[0]: json.loads(word.partition("=")[2]) for word in args.set}
+    signers: list[str] = []
     for seed in args.seeds:
         for name in args.only:
-            start = begun if WAYS[name][1] == "pretrain" else args.out / f"{WAYS[name][1]}-{seed}"
-            run = way(name, few.job, b, frames.features, start, values | {"train.seed": seed})
+            begun = ways[name].start_from.removeprefix(SIGN)
+            start = str(args.out / (begun if begun == PRETRAIN else f"{begun}-{seed}")) if begun else ""
+            values = ways[name].values | changes | {"train.seed": seed}
+            stage = ways[name].model_copy(update={"start_from": start, "values": values})
             root = args.out / f"{name}-{seed}"
-            took.setdefault(name, []).append(train(run, root))
-            found.setdefault(name, []).append(hits(root, args.split))
-            print(f"seed {seed} {name}: top-1 {np.mean(found[name][-1]):.3f}, {took[name][-1]:.0f} s", flush=True)
-    show(found, took)
+            took.setdefault(name, []).append(train(run_of(stage, reads=(str(b.root), features, "")), root))
+            right, signers = hits(root, args.split)
+            found.setdefault(name, []).append(right)
+            print(f"seed {seed} {name}: top-1 {np.mean(right):.3f}, {took[name][-1]:.0f} s", flush=True)
+    show(found, signers, took)
+    curves = {name: [read_metrics(RunDir(args.out / f"{name}-{seed}").metrics_file) for seed in args.seeds] for name in args.only}
+    plot_side_by_side(
+        {name.replace("_", " "): rows for name, rows in curves.items()},
+        args.out / "curves.png",
+        title=f"Validation while {b.facts()['counts']['train']} clips of the second language are learned",
+    )
 
 
-def show(found: Mapping[str, Sequence[Sequence[float]]], took: Mapping[str, Sequence[float]]) -> None:
+def show(found: Mapping[str, Sequence[Sequence[float]]], signers: Sequence[str], took: Mapping[str, Sequence[float]]) -> None:
     """The table, in Markdown."""
-    per_clip = {name: np.mean(np.array(rows), axis=0).tolist() for name, rows in found.items()}
-    base = per_clip.get("scratch")
-    print("\n| from | top-1 | 95 % over clips | seeds | against scratch, 95 % | s a run |\n|---|---|---|---|---|---|")
-    for name, values in per_clip.items():
-        interval = bootstrap(values)
+    draws = {name: draw(np.array(rows), signers, number) for number, (name, rows) in enumerate(found.items())}
+    print("\n| run | top-1 | 95 % | seeds | against scratch, paired, 95 % | processor s a run |\n|---|---|---|---|---|---|")
+    for name, rows in found.items():
+        low, high = np.quantile(draws[name], [0.025, 0.975])
         gain = "-"
-        if base is not None and name != "scratch":
-            test = paired_bootstrap(of_means(base), of_means(values))
-            gain = f"{test.difference:+.3f} ({test.low:+.3f} to {test.high:+.3f})"
-        seeds = ", ".join(f"{np.mean(row):.3f}" for row in found[name])
-        row = (
-            name,
-            f"{np.mean(values):.3f}",
-            f"{interval.low:.3f} to {interval.high:.3f}",
-            seeds,
-            gain,
-            f"{np.mean(took[name]):.0f}",
-        )
-        print(f"| {' | '.join(row)} |")
+        if BASE in found and name != BASE:
+            worse, better = np.quantile(draws[name] - draws[BASE], [0.025, 0.975])
+            gain = f"{np.mean(rows) - np.mean(found[BASE]):+.3f} ({worse:+.3f} to {better:+.3f})"
+        seeds = ", ".join(f"{np.mean(row):.3f}" for row in rows)
+        cells = (name, f"{np.mean(rows):.3f}", f"{low:.3f} to {high:.3f}", seeds, gain, f"{np.mean(took[name]):.0f}")
+        print(f"| {' | '.join(cells)} |")
+
+
+def draw(right: Floats, signers: Sequence[str], number: int) -> Floats:
+    """Top-1 of `DRAWS` bootstrap draws of `right` (seeds, clips): the signers drawn are equal for all kinds of runs, seeds are not.
+
+    That pairs the clips of two kinds of runs. A seed is no pair: one seed makes other weights in another kind of run.
+    """
+    names = sorted(set(signers))
+    of_clip = np.array([names.index(signer) for signer in signers])
+    clips = np.random.default_rng(0).multinomial(len(names), np.full(len(names), 1 / len(names)), size=DRAWS)[:, of_clip]
+    seeds = np.random.default_rng([1, number]).multinomial(len(right), np.full(len(right), 1 / len(right)), size=DRAWS)
+    return ((seeds @ right) * clips).sum(axis=1) / (clips.sum(axis=1) * len(right))
 
 
 if __name__ == "__main__":

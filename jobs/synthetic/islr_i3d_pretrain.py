@@ -10,14 +10,15 @@ def run() -> Run:
     return Run(
         task="islr",
         data=Data(root="data/synthetic_language_a", features=FrameFeatures(num_frames=8, size_px=32)),
-        model=I3dModel(dropout=0.3),
+        # A few hundred steps are all that a processor has time for: with the published 0.01 statistics would lag behind.
+        model=I3dModel(dropout=0.2, norm_momentum=0.1),
         train=Train(
-            epochs=35,
-            batch_size=8,
-            optim=Optim(lr=3e-4),
+            epochs=45,
+            # A step of 32 clips takes twice as long as one of 8, and BatchNorm sees enough of them.
+            batch_size=32,
+            optim=Optim(lr=4e-4),
             label_smoothing=0,
-            # A few hundred steps are all that a processor has time for: too few to learn anything against changed clips.
-            augment=Augment(mirror=0, speed=0, crop=0, drop=0, scale=0, colour=0),
+            augment=Augment(mirror=0.2, speed=0.1, crop=0.1, drop=0, scale=0.15, colour=0.2),
             evaluate_every=5,
         ),
     )

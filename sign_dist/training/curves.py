@@ -150,7 +150,7 @@ def plot_side_by_side(
         _dress(below, ylabel="" if column else "loss", xlabel="epoch")
         # The title stands above the stages' names.
         above.set_title(name, fontsize=10, color=INK, pad=16)
-        _bands(above, runs[0], labelled=True, word="" if len(stage_bands(runs[0])) > 3 else "stage ")
+        _bands(above, runs[0], labelled=True, size=7)
         _bands(below, runs[0], labelled=False)
         if column and usual:
             above.plot(*zip(*usual, strict=True), color=GREY, linewidth=1.2, linestyle=(0, (1, 1.5)), label=f"{base}, mean")
@@ -223,12 +223,13 @@ def curve_groups(rows: Sequence[Mapping[str, Any]]) -> list[CurveGroup]:
 def stage_bands(rows: Sequence[Mapping[str, Any]]) -> list[tuple[float, float, float]]:
     """(from, to, stage) of each stage of unfreezing along the epochs; none where there is only one stage."""
     stages = [(row["epoch"], row["stage"]) for row in rows if _finite(row.get("stage"))]
-    starts = [point for i, point in enumerate(stages) if not i or stages[i - 1][1] != point[1]]
+    starts = [i for i, (_, stage) in enumerate(stages) if not i or stages[i - 1][1] != stage]
     if len(starts) < 2:
         return []
-    # An epoch is drawn at its number: the border lies between the last epoch of a stage and the first of the next.
-    edges = [stages[0][0] - 0.5, *(epoch - 0.5 for epoch, _ in starts[1:]), stages[-1][0] + 0.5]
-    return [(edges[i], edges[i + 1], stage) for i, (_, stage) in enumerate(starts)]
+    # An epoch is drawn at its number: the border lies behind the last epoch that was evaluated in a stage. Where not every epoch
+    # was, the stage may have gone on for some of those that follow.
+    edges = [stages[0][0] - 0.5, *(stages[i - 1][0] + 0.5 for i in starts[1:]), stages[-1][0] + 0.5]
+    return [(edges[n], edges[n + 1], stages[i][1]) for n, i in enumerate(starts)]
 
 
 def points_of(rows: Sequence[Mapping[str, Any]], name: str) -> list[Point]:
@@ -266,13 +267,14 @@ def _lines(panel: Any, rows: Sequence[Mapping[str, Any]], names: Sequence[str]) 
         panel.legend(loc="best", frameon=False, ncols=2 if drawn > 3 else 1)
 
 
-def _bands(panel: Any, rows: Sequence[Mapping[str, Any]], *, labelled: bool, word: str = "stage ") -> None:
+def _bands(panel: Any, rows: Sequence[Mapping[str, Any]], *, labelled: bool, size: float = 10) -> None:
     """A band per unfreezing stage, if there is more than one; every other one is shaded."""
     for i, (start, end, stage) in enumerate(stage_bands(rows)):
         if i % 2:
             panel.axvspan(start, end, color=SKY, alpha=0.14, linewidth=0, zorder=0)
         if labelled:
-            panel.text((start + end) / 2, 1.01, f"{word}{stage:g}", transform=panel.get_xaxis_transform(), ha="center", color=GREY)
+            place = {"transform": panel.get_xaxis_transform(), "ha": "center", "fontsize": size}
+            panel.text((start + end) / 2, 1.01, f"stage {stage:g}", color=GREY, **place)
 
 
 def _history(panel: Any, trials: Any, valued: Any, best: Any, metric: str, mode: str) -> None:
