@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from sign_dist.cli import app
 from sign_dist.config.data import Glosses, Sampling, SplitSettings
 from sign_dist.config.run import Run
+from sign_dist.config.search import Search
 from sign_dist.config.source import load_run
 from sign_dist.inference.problems import PROBLEMS
 from sign_dist.inference.upload import Limits
@@ -105,6 +106,7 @@ def serve_args() -> type[BaseModel]:
 
 TABLES: dict[str, Callable[[], list[Setting]]] = {
     "docs/train.md": lambda: [*settings_of(Run)],
+    "docs/tune.md": lambda: [*settings_of(Search, "search.")],
     "docs/data.md": lambda: [
         *settings_of(SplitSettings, "split."),
         *settings_of(Sampling, "sampling."),
