@@ -158,15 +158,16 @@ def plot_side_by_side(
             faded = {"color": CYCLE[i % 6], "linewidth": 1.3, "marker": MARKERS[i % 6], "markersize": 3}
             for panel, metric, style in ((above, score, "-"), (below, "val/loss", "-"), (below, "train/loss", "--")):
                 if points := points_of(rows, metric):
-                    label = f"run {i + 1}" if panel is above else (metric if not i else None)
+                    label = f"run {i + 1}" if panel is above else None
                     panel.plot(*zip(*points, strict=True), linestyle=style, label=label, **faded)
         if all(0 <= value <= 1 for rows in runs for _, value in points_of(rows, score)):
             _percent(above)
         below.set_ylim(bottom=0)
         below.xaxis.get_major_locator().set_params(integer=True)
-    last = panels[0, -1].get_legend_handles_labels(), panels[1, -1].get_legend_handles_labels()
-    handles, names = [a + b for a, b in zip(*last, strict=True)]
-    figure.legend(handles, names, loc="outside lower center", frameon=False, ncols=8, fontsize=8)
+    for metric, style in (("val/loss", "-"), ("train/loss", "--")):
+        panels[1, -1].plot([], [], style, color=GREY, label=metric)  # a line for the key alone: the runs have the colours
+    keys = [panel.get_legend_handles_labels() for panel in panels[:, -1]]
+    figure.legend(keys[0][0] + keys[1][0], keys[0][1] + keys[1][1], loc="outside lower center", frameon=False, ncols=8, fontsize=8)
     if title:
         _title(figure, title)
     _save(figure, out_png)

@@ -175,7 +175,7 @@ def test_kinds_of_runs_stand_beside_each_other_on_the_same_axes(tmp_path, drawn)
     staged = [epochs(6)]
     plot_side_by_side({"scratch": plain, "progressive": staged}, tmp_path / "both.png", title="two")
     assert is_picture(tmp_path / "both.png")
-    above, other, below, _ = drawn[0].axes
+    above, other, _, last = drawn[0].axes
     assert [above.get_title(), other.get_title()] == ["scratch", "progressive"]
     assert labels(above) == ["run 1", "run 2"]
     assert labels(other) == ["scratch, mean", "run 1"]
@@ -183,7 +183,7 @@ def test_kinds_of_runs_stand_beside_each_other_on_the_same_axes(tmp_path, drawn)
     assert not above.texts
     assert [text.get_text() for text in other.texts] == ["stage 0", "stage 1", "stage 2"]
     assert above.get_ylim() == other.get_ylim()
-    assert labels(below) == ["val/loss", "train/loss"]
+    assert labels(last) == ["val/loss", "train/loss"]
     with pytest.raises(RunError, match="no run to draw"):
         plot_side_by_side({"scratch": []}, tmp_path / "none.png")
 
