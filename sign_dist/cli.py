@@ -208,6 +208,7 @@ def train(
     from sign_dist.config.strategies import check_strategy, strategy_words
     from sign_dist.on_ray.cluster import connected
     from sign_dist.on_ray.training import train as run_train
+    from sign_dist.training.record import trained_share
 
     run = load_run(job, [*strategy_words(strategy, values or []), *(values or [])])
     check_strategy(strategy, run)
@@ -221,6 +222,8 @@ def train(
         + " ".join(f"{n} {v:.4g}" for n, v in metrics.items() if n.startswith("val/"))
         + f"; curves in {root / 'curves.png'}"
     )
+    if told := trained_share(root):
+        say(told)
 
 
 @app.command()

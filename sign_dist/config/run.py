@@ -118,7 +118,7 @@ class Run(Settings):
                 f"{self.data.features.num_frames}: give 2 or more"
             )
         if isinstance(self.model, VlmModel):
-            check_vlm(self.model, self.train.lora, mixup=self.train.mixup)
+            check_vlm(self.model, self.train.lora, mixup=self.train.mixup, strategy=self.scale.strategy)
         if not self.scale.workers <= self.parts <= self.train.batch_size:
             raise ValueError(
                 f"the {self.train.batch_size} clips of train.batch_size are computed in {self.parts} parts by {self.scale.workers} "
@@ -140,7 +140,7 @@ class Run(Settings):
         return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def check_vlm(model: VlmModel, lora: Lora, *, mixup: float) -> None:
+def check_vlm(model: VlmModel, lora: Lora, *, mixup: float, strategy: str) -> None:
     """What cannot be learned, said before anything is loaded.
 
     Raises:
@@ -155,6 +155,8 @@ def check_vlm(model: VlmModel, lora: Lora, *, mixup: float) -> None:
         raise ValueError(
             "model.dtype = 'fp16' cannot hold small changes of weights: use fp32 or bf16, or adapters (train.lora.targets)"
         )
+    if model.quantize != "none" and strategy in ("fsdp", "deepspeed"):
+        raise ValueError(f"scale.strategy = {strategy!r} cannot cut up weights of 4 or 8 bits: use ddp, or model.quantize=none")
     if mixup:
         raise ValueError(f"train.mixup = {mixup:g} mixes the labels of clips, and words cannot be mixed: set it to 0")
 

@@ -33,6 +33,7 @@ from sign_dist.on_ray.prefix import ensure_prefix
 from sign_dist.on_ray.teacher import ask_teacher
 from sign_dist.tasks.build import build_task, vocab_of
 from sign_dist.tasks.cslr import Cslr
+from sign_dist.training.adapt import sizes_of
 from sign_dist.training.batches import Step
 from sign_dist.training.checkpoint import LocalCheckpoints
 from sign_dist.training.curves import plot_curves
@@ -163,7 +164,9 @@ def finish(run_dir: RunDir) -> dict[str, Any]:
     """Draw the curves and mark the run as done."""
     metrics = run_dir.metrics()
     plot_curves(run_dir.metrics_file, run_dir.curves_file)
-    write_json(run_dir.done_file, {"checkpoint": run_dir.chosen().name, "metrics": metrics[-1]})
+    chosen = run_dir.chosen()
+    sizes = run_dir.sizes() | {"checkpoint_bytes": (chosen / "model.safetensors").stat().st_size}
+    write_json(run_dir.done_file, {"checkpoint": chosen.name, "metrics": metrics[-1], "sizes": sizes})
     return metrics[-1]
 
 
@@ -241,6 +244,8 @@ def _fit(
         notice=notice,
         meter=meter,
     )
+    if is_first:
+        write_json(run_dir.sizes_file, sizes_of(taught.model).facts())
 
 
 def _worker(config: dict[str, Any]) -> dict[str, Any]:

@@ -22,8 +22,8 @@ from sign_dist.training.evaluate import Evaluation, evaluate
 from sign_dist.training.feed import Feed
 from sign_dist.training.optim import build_optimizer, lr_at, set_lr
 from sign_dist.training.step import SPIKE_STEPS, Seen, StepResult, train_step
-from sign_dist.training.strategy import Engine, Strategy
-from sign_dist.transfer.freeze import Plan, keep_frozen_still, plan_of
+from sign_dist.training.strategy import Ddp, Engine, OneProcess, Strategy
+from sign_dist.transfer.freeze import ADAPTER, Plan, keep_frozen_still, plan_of
 from sign_dist.transfer.lora import has_adapters, merged_state
 
 logger = logging.getLogger(__name__)
@@ -83,7 +83,7 @@ def fit(
         SettingsError: `freeze`, `unfreeze` or `lora` name layers that the model does not have.
         InterruptedRunError: a notice came, and a checkpoint was written.
     """
-    plan = _prepare(model, settings)
+    plan = _prepare(model, settings, alone=isinstance(strategy, OneProcess | Ddp))
     engine = strategy.start(model, lambda bare: build_optimizer(bare, settings.optim), precision=settings.precision)
     average = {name: t.detach().clone() for name, t in engine.shares().items()} if settings.ema else None
     state = _State(engine, average)
@@ -262,6 +262,8 @@ class _Loop:
             self.checkpoints.report(metrics, progress, None)
             return
         exported = without_projections(exported or whole.weights)
+        if has_adapters(state.engine.bare) and getattr(state.engine.bare, "base_elsewhere", False):
+            exported = {name: tensor for name, tensor in exported.items() if ADAPTER in name}
         same = exported.keys() == whole.weights.keys() and all(exported[n] is t for n, t in whole.weights.items())
         told = average is not None and exported.keys() == average.keys() and all(exported[n] is t for n, t in average.items())
         self.checkpoints.report(metrics, progress, Saved(exported, whole, same=same, average=None if told else average))
@@ -294,11 +296,11 @@ class _Loop:
         return self.plan.stage(now, settings.epochs) == len(self.plan.stages) - 1 and state.stale >= settings.patience
 
 
-def _prepare(model: nn.Module, settings: Train) -> Plan:
+def _prepare(model: nn.Module, settings: Train, *, alone: bool = True) -> Plan:
     """Add adapters where settings ask for them, and let train what will train in the end: the rest is not exchanged by DDP."""
     lora = settings.lora
     if lora.targets:
-        adapt(model, lora, seed=settings.seed)
+        adapt(model, lora, seed=settings.seed, alone=alone)
     plan = plan_for(model, settings)
     plan.apply(model, len(plan.stages) - 1)
     return plan

@@ -6,6 +6,7 @@ import math
 import platform
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -76,6 +77,16 @@ class Trace:
             line["skipped"] = result.skipped
         with self._file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
+
+
+def trained_share(root: Path) -> str:
+    """How much of a finished run's model trained and what a checkpoint's weights take, in one line; "" where all of it did."""
+    done = RunDir(root).done_file
+    sizes = json.loads(done.read_text(encoding="utf-8")).get("sizes", {}) if done.exists() else {}
+    if sizes.get("trained_share", 1) >= 1:
+        return ""
+    part = f"{sizes['trained']:,} of {sizes['parameters']:,} numbers trained ({100 * sizes['trained_share']:.3g} %)"
+    return f"{part}; a checkpoint's weights take {sizes['checkpoint_bytes'] / 1e6:.3g} MB"
 
 
 def write_environment(run_dir: RunDir, facts: Mapping[str, Any]) -> None:

@@ -60,6 +60,15 @@ class RunDir:
         return self.root / "bundle"
 
     @property
+    def sizes_file(self) -> Path:
+        """How much of the model trained."""
+        return self.root / "sizes.json"
+
+    def sizes(self) -> dict[str, Any]:
+        """What `sizes_file` says; nothing of a run that was not trained to its end."""
+        return _read_json(self.sizes_file) if self.sizes_file.exists() else {}
+
+    @property
     def stop_file(self) -> Path:
         """Whoever puts it there asks the run to end after its step, with a checkpoint."""
         return self.root / "stop"

@@ -3,6 +3,9 @@
 import cv2
 import numpy as np
 
+LEAST_MOTION = 0.05
+"""Grey levels of 255 by which a picture must change on average to have moved."""
+
 
 def spread(frames: np.ndarray, num_frames: int) -> np.ndarray:
     """`num_frames` frames, evenly from the first to the last; a short clip repeats some: (T, ...) -> (num_frames, ...)."""
@@ -13,12 +16,13 @@ def by_motion(frames: np.ndarray, num_frames: int) -> np.ndarray:
     """`num_frames` frames, at equal shares of the motion from the first to the last: (T, H, W, 3) -> (num_frames, H, W, 3).
 
     Motion between two frames is the mean difference of small grey pictures; what the camera's noise makes of still ones, the
-    median of the quieter half, does not count. Nothing moves: they are spread evenly.
+    median of the quieter half, does not count, nor does less than `LEAST_MOTION`. Nothing moves: they are spread evenly.
     """
     small = np.stack([cv2.resize(cv2.cvtColor(f, cv2.COLOR_RGB2GRAY), (32, 32), interpolation=cv2.INTER_AREA) for f in frames])
     moved = np.abs(np.diff(small.astype(np.float32), axis=0)).mean(axis=(1, 2))
     if len(moved):
-        moved = np.maximum(moved - np.median(np.sort(moved)[: max(1, len(moved) // 2)]), 0)
+        noise = np.median(np.sort(moved)[: max(1, len(moved) // 2)])
+        moved = np.maximum(moved - max(noise, LEAST_MOTION), 0)
     if not moved.any():
         return spread(frames, num_frames)
     # A hair of even motion, so that the way never stands still and its inverse is a function.
