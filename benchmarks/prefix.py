@@ -1,6 +1,7 @@
 """A search over how deep to unfreeze I3D, each trial with and without the cache of what stands still: its cost and its losses.
 
     python benchmarks/prefix.py FOLDER [--model i3d|signhiera] [--signs 12] [--signers 8] [--clips 2] [--epochs 3] [--size 64]
+        [--depths LAYER ...] [--rates RATE ...]
 
 In FOLDER a synthetic world of isolated signs is drawn and its frames are extracted. A trial is what a study runs: it begins,
 trains, evaluates and writes a checkpoint after each epoch, and ends. Trials are the depths of `DEPTHS` times two learning rates;
@@ -87,6 +88,8 @@ def main() -> None:
     parser.add_argument("--model", choices=tuple(DEPTHS), default="i3d")
     for name, default in (("signs", 12), ("signers", 8), ("clips", 2), ("epochs", 3), ("size", 64), ("frames", 16), ("batch", 8)):
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--depths", nargs="+", help="the lowest layers that train, instead of those of DEPTHS")
+    parser.add_argument("--rates", nargs="+", type=float, default=RATES)
     args = parser.parse_args()
     torch.set_num_threads(1)
     features = FrameFeatures(num_frames=args.frames, size_px=args.size)
@@ -100,13 +103,13 @@ def main() -> None:
     counts = dataset.facts()["counts"]
     print(f"{platform.processor() or platform.machine()}, one thread, torch {torch.__version__}")
     print(f"{args.model}: {counts['train']} training and {counts['val']} validation clips of {args.frames} x {args.size} px")
-    depths = DEPTHS[args.model]
+    depths = tuple(args.depths or DEPTHS[args.model])
     first, first_used, gb = fill_all(base, depths)
     print(f"computed once: {first:.1f} s ({first_used:.1f} s of processor), {gb:.4f} GB before compression", flush=True)
     print("| lowest layer that trains | rate | without, s | with, s | share | of processor | largest difference of a loss |")
     print("|---|---|---|---|---|---|---|")
     sums, worst = [0.0] * 4, 0.0
-    for depth, rate in itertools.product(depths, RATES):
+    for depth, rate in itertools.product(depths, args.rates):
         run = base.with_values({"train.freeze.until": depth, "train.optim.lr": rate})
         seconds, used, bare = trial(run.with_values({"train.cache_prefix": False}), args.folder / "without")
         quick, quick_used, cached = trial(run, args.folder / "with")
@@ -116,7 +119,7 @@ def main() -> None:
         shares = f"{quick / seconds:.3f} | {quick_used / used:.3f}"
         print(f"| `{depth}` | {rate:g} | {seconds:.1f} | {quick:.1f} | {shares} | {apart:.1e} |", flush=True)
     whole, whole_used, short, short_used = sums
-    trials = len(depths) * len(RATES)
+    trials = len(depths) * len(args.rates)
     print(f"| all {trials} | | {whole:.1f} | {short:.1f} | {short / whole:.3f} | {short_used / whole_used:.3f} | {worst:.1e} |")
     print(f"with what was computed once: {(first + short) / whole:.3f}, of processor {(first_used + short_used) / whole_used:.3f}")
 

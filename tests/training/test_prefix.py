@@ -132,12 +132,12 @@ def assert_close(one: Path, two: Path, *, losses: float = 1e-5) -> None:
 
 PLANS: list[tuple[str, dict[str, Any]]] = [
     ("video_cnn", {"train.freeze.until": "stage_2"}),
-    ("video_cnn", {"train.unfreeze.stages": 3, "train.ema": 0.9, "train.parts": 2}),
+    ("video_cnn", {"train.unfreeze.stages": 3, "train.ema": 0.9, "train.parts": 2, "train.optim.layer_decay": 0.5}),
     ("video_cnn", {"train.freeze.groups": "stage_0 conv* input", "train.evaluate_steps": 2}),
-    ("i3d", {"train.freeze.fraction": 1}),
-    ("i3d", {"train.freeze.until": "Mixed_5b", "model.over_time": "mean", "train.optim.layer_decay": 0.5}),
+    ("i3d", {"train.freeze.fraction": 1, "train.epochs": 1}),
+    ("i3d", {"train.freeze.until": "Mixed_5b", "model.over_time": "mean", "train.epochs": 2}),
     ("i3d", {"train.unfreeze.plan": "logits; Mixed_5*; Mixed_4e Mixed_4f", "model.checkpointing": True}),
-    ("i3d", {"train.lora.targets": "Mixed_5b.b1b.conv3d", "train.lora.rank": 2, "train.unfreeze.stages": 2}),
+    ("i3d", {"train.lora.targets": "Mixed_5b.b1b.conv3d", "train.lora.rank": 2, "train.epochs": 2}),
     ("signhiera", {"train.freeze.fraction": 1}),
     ("signhiera", {"train.freeze.until": "block_3"}),
     ("signhiera", {"train.freeze.until": "block_1"}),
