@@ -12,6 +12,7 @@ stopped  trials of three epochs until so many were stopped: what is left of acto
 """
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -112,23 +113,20 @@ def kills(folder: Path, run: Run, trials: int = 10) -> None:
     command = [sys.executable, "-m", "sign_dist", "tune", str(folder / "job.json"), str(folder / "space.py"), *words]
     rng = random.Random(0)
     for number in range(5):
+        goal, moment = _epochs(root) + rng.randint(0, 2 * run.train.epochs), rng.uniform(0, 2)
         with (folder / "killed.log").open("ab") as log:
             process = subprocess.Popen([*command, "--out", str(root)], stdout=log, stderr=log)
-        seconds = rng.uniform(8, 40)
-        try:
-            process.wait(timeout=seconds)
-            print(f"kill {number}: the study had ended by itself after less than {seconds:.0f} s", flush=True)
+        while process.poll() is None and _epochs(root) < goal:
+            time.sleep(0.1)
+        time.sleep(moment)
+        if process.poll() is not None:
+            print(f"kill {number}: the study had ended before epoch {goal}", flush=True)
             break
-        except subprocess.TimeoutExpired:
-            children = psutil.Process(process.pid).children(recursive=True)
-            for each in [psutil.Process(process.pid), *children]:
-                try:
-                    each.kill()
-                except psutil.NoSuchProcess:
-                    continue
-            process.wait()
-            epochs = sum(len(path.read_text().splitlines()) for path in root.glob("trial_*/metrics.jsonl"))
-            print(f"kill {number}: after {seconds:.0f} s; {epochs} epochs of trials so far", flush=True)
+        for each in [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                each.kill()
+        process.wait()
+        print(f"kill {number}: {moment:.1f} s after epoch {goal}; {_epochs(root)} epochs of trials so far", flush=True)
     subprocess.run([*command, "--out", str(root)], check=True)
     facts = json.loads((root / "study.json").read_text(encoding="utf-8"))
     stored = optuna.load_study(study_name=facts["study_name"], storage=facts["storage"])
@@ -139,6 +137,10 @@ def kills(folder: Path, run: Run, trials: int = 10) -> None:
         f"{len(stored.trials) - len(ended)} not ended; { ({state: states.count(state) for state in set(states)}) }",
         flush=True,
     )
+
+
+def _epochs(root: Path) -> int:
+    return sum(len(path.read_text(encoding="utf-8").splitlines()) for path in root.glob("trial_*/metrics.jsonl"))
 
 
 def stopped(folder: Path, run: Run, want: int) -> None:

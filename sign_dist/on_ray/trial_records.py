@@ -1,10 +1,11 @@
 """What becomes of each trial, written into its directory while Tune runs, and what Tune leaves in temporary folders."""
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ray import tune
+from ray import cloudpickle, tune
 from ray._private import worker
 from ray.exceptions import OutOfMemoryError
 
@@ -72,7 +73,7 @@ def reason_of(error: BaseException | None) -> str:
 
 def is_memory(error: BaseException | None) -> bool:
     """Whether memory ran out, as Ray says it of a process that it ended, or torch of a device."""
-    return isinstance(error, OutOfMemoryError) or "OutOfMemoryError" in str(error)
+    return isinstance(error, OutOfMemoryError) or any(word in str(error) for word in ("OutOfMemoryError", "low on memory"))
 
 
 def artifacts_of() -> Iterator[Path]:
@@ -83,4 +84,9 @@ def artifacts_of() -> Iterator[Path]:
 
 
 def _error_of(trial: Any) -> BaseException | None:
-    return trial.get_pickled_error() or trial.get_error()
+    """Of its latest failure. Tune's own `get_error` looks where the file is copied to later."""
+    with contextlib.suppress(OSError, ValueError, TypeError, EOFError, ImportError, AttributeError):
+        return cloudpickle.loads(Path(trial.pickled_error_file).read_bytes())
+    with contextlib.suppress(OSError, TypeError):
+        return RuntimeError(Path(trial.error_file).read_text(encoding="utf-8"))
+    return None

@@ -5,7 +5,8 @@ from typing import Any
 
 import optuna
 import pytest
-from ray import tune
+from ray import cloudpickle, tune
+from ray.exceptions import OutOfMemoryError
 from ray.tune.search import Searcher
 
 from sign_dist.config.data import Data
@@ -14,7 +15,9 @@ from sign_dist.config.search import Search
 from sign_dist.errors import SettingsError
 from sign_dist.on_ray import search as of
 from sign_dist.on_ray.stopping import Budget, replay, scheduler_of
+from sign_dist.on_ray.trial_records import Records
 from sign_dist.study.layout import StudyDir
+from sign_dist.study.rows import noted, trial_rows
 
 LR, DROPOUT = "train.optim.lr", "model.dropout"
 SPACE = {LR: tune.loguniform(1e-4, 1e-2), DROPOUT: tune.uniform(0.1, 0.5), "train.batch_size": tune.choice([8, 16])}
@@ -66,7 +69,7 @@ def test_a_space_that_does_not_fit_is_one_sentence(space: Any, said: str) -> Non
     assert "\n" not in str(told.value)
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "nsga2", "random"])
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2", "gp", "random"])
 def test_a_study_that_starts_again_goes_on_with_what_was_begun_and_counts_what_ended(tmp_path: Path, sampler: str) -> None:
     study = proposals(tmp_path, sampler=sampler)
     first = trials_of(study, left=4)
@@ -183,8 +186,6 @@ def test_a_scheduler_that_is_told_the_past_decides_as_one_that_saw_it(tmp_path: 
         (study.trial(f"{int(base) + 50:04d}").root).mkdir()
         found = decisions(seen, _Trial(int(base) + 50), base)
         assert decisions(told, _Trial(int(base) + 50), base) == found == ["STOP" if base < 0 else "CONTINUE"]
-    from sign_dist.study.rows import noted
-
     assert noted(study.trial("0049"))["reason"].startswith(f"{kind}: ")
     assert "state" not in noted(study.trial("0059"))
 
@@ -193,3 +194,40 @@ def test_population_based_training_wants_distributions(tmp_path: Path) -> None:
     budget = Budget(hours=0, gpu_hours=0, gpus_per_trial=0)
     with pytest.raises(SettingsError, match="needs a space that is a dict"):
         scheduler_of(Search(scheduler="pbt"), epochs=9, space=conditional, study=StudyDir(tmp_path), budget=budget, stops=_Never())
+
+
+class _Failed:
+    """As much of a trial of Tune's as is looked at when it fails."""
+
+    def __init__(self, folder: Path, error: BaseException, values: dict[str, Any]) -> None:
+        self.config = {"id": "0000", "values": values}
+        self.pickled_error_file, self.error_file = str(folder / "error.pkl"), str(folder / "error.txt")
+        Path(self.pickled_error_file).write_bytes(cloudpickle.dumps(error))
+
+
+def test_where_memory_ran_out_a_trial_starts_again_in_more_parts_of_the_same_batch(tmp_path: Path) -> None:
+    study, run = StudyDir(tmp_path), RUN.with_values({"train.batch_size": 4})
+    trial = study.trial("0000")
+    trial.claim(run)
+    records = Records(study, run, Budget(hours=0, gpu_hours=0, gpus_per_trial=0))
+    (tmp_path / "tune").mkdir()
+    for parts in (2, 4, 4):
+        records.on_trial_recover(0, [], _Failed(tmp_path / "tune", OutOfMemoryError("killed"), {}))
+        assert trial.parts(run) == parts
+    assert "memory is too short" in noted(trial)["reason"]
+    assert trial.run().train.batch_size == 4
+    records.on_trial_recover(0, [], _Failed(tmp_path / "tune", ValueError("a\nb is wrong\n"), {}))
+    assert trial.parts(run) == 4
+    assert noted(trial)["reason"] == "started again: b is wrong"
+
+
+def test_a_trial_that_failed_before_it_began_is_a_row_all_the_same(tmp_path: Path) -> None:
+    study = StudyDir(tmp_path)
+    facts = {"run": RUN.model_dump(mode="json"), "space": {LR: ""}, "finished": False}
+    study.claim(facts, same=())
+    study.trial("0000").root.mkdir()
+    records = Records(study, RUN, Budget(hours=0, gpu_hours=0, gpus_per_trial=0))
+    records.on_trial_error(0, [], _Failed(tmp_path, ValueError("no such layer"), {LR: 5e-4}))
+    (row,) = trial_rows(study, [LR], {})
+    assert (row.state, row.reason, row.settings, row.value) == ("failed", "no such layer", {LR: 5e-4}, None)
+    assert study.facts()["seconds"] >= 0
