@@ -2,7 +2,7 @@
 
 `scratch` is what the few clips give alone; the others are the five strategies, each from the other language. All see the same clips
 equally often, but for `from_checkpoint`, which goes on where `frozen` ended. They are compared on signers that none of them saw.
-About half an hour on one core, of which drawing the clips takes six minutes.
+Its parts sum to about 20 minutes of a processor, of which drawing and reading the clips takes six.
 """
 
 from pathlib import Path
@@ -15,7 +15,7 @@ JOBS = Path(__file__).resolve().parents[1] / "synthetic"
 FRAMES = FrameFeatures(num_frames=8, size_px=32)
 FEW = str(JOBS / "islr_i3d_transfer.py")
 
-# Run -> strategy, what it starts from, its settings. Rates were chosen by the validation split, with seed 0.
+# Run -> strategy, what it starts from, its settings. Rates were set beforehand; docs/benchmarks.md says what was tried on val.
 WAYS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "scratch": ("", "", {"train.optim.lr": 1e-3}),
     "frozen": ("feature-extraction", "@pretrain", {"train.optim.lr": 3e-3}),
