@@ -76,12 +76,14 @@ class _Noted:
     stops: StopsTrials
     last: float
     """Time of a trial's last report but one."""
+    asked: set[str]
+    """Trials whose own processes were asked to end."""
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         number = trial.config["id"]
         self.budget.ran(number, float(result.get("seconds", 0.0)))
-        if result.get("ended"):
-            return TrialScheduler.CONTINUE  # the trial's last words; it ends by itself
+        if result.get("ended") or number in self.asked:
+            return TrialScheduler.CONTINUE  # the trial's last words, or it is about to stop: it ends by itself
         reason = self.budget.over()
         decision = TrialScheduler.STOP if reason else super().on_trial_result(tune_controller, trial, result)  # type: ignore[misc]
         if decision == TrialScheduler.STOP and not reason and result[TIME] >= self.last:
@@ -90,7 +92,10 @@ class _Noted:
             return decision
         trial_dir = self.study.trial(number)
         note(trial_dir, state="stopped", reason=reason or self.why(result))
-        return TrialScheduler.CONTINUE if self.stops.stop(trial_dir.root) else TrialScheduler.STOP
+        if not self.stops.stop(trial_dir.root):
+            return TrialScheduler.STOP
+        self.asked.add(number)
+        return TrialScheduler.CONTINUE
 
 
 class _Asha(_Noted, ASHAScheduler):
@@ -150,7 +155,7 @@ def scheduler_of(search: Search, *, epochs: int, space: Any, study: StudyDir, bu
         case "none":
             found, text = _Fifo(), ""
     unit = "rung" if rungs > 1 else "epoch"
-    found.study, found.budget, found.stops, found.last = study, budget, stops, full
+    found.study, found.budget, found.stops, found.last, found.asked = study, budget, stops, full, set()
     found.why = lambda result: f"{search.stops_by}: {text}, {unit} {_at(result, search, rungs):g}"
     return found
 

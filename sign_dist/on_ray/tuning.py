@@ -53,6 +53,9 @@ from sign_dist.training.teacher import with_absolute_teacher
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 os.environ.setdefault("TUNE_FUNCTION_THREAD_TIMEOUT_S", "20")
 
+# What may differ from one start of a study to the next.
+LOOSE = {"trials", "hours", "gpu_hours", "concurrency", "retries"}
+
 OnTrials = Callable[[int, int, float | None], None]
 """(epochs trained over all trials, epochs if none is stopped early, best score so far)"""
 
@@ -139,7 +142,7 @@ def _claim(study: StudyDir, run: Run, space: Mapping[str, str], search: Search) 
         "run": run.model_dump(mode="json"),
         "space": dict(space),
         "num_trials": search.trials,
-        "search": search.model_dump(mode="json"),
+        "search": search.model_dump(mode="json", exclude=LOOSE),
         "objectives": search.names(),
         "study_name": study.root.name if not search.storage else f"{study.root.name}-{run.digest()}",
         "storage": search.storage or study.storage,

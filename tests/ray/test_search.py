@@ -160,6 +160,15 @@ class _Never:
         return False
 
 
+class _Asks:
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def stop(self, trial: Path) -> bool:
+        self.asked.append(trial.name)
+        return True
+
+
 @pytest.mark.parametrize("kind", ["asha", "median"])
 def test_a_scheduler_that_is_told_the_past_decides_as_one_that_saw_it(tmp_path: Path, kind: str) -> None:
     """And says why it stopped a trial, in the trial's own directory."""
@@ -231,3 +240,22 @@ def test_a_trial_that_failed_before_it_began_is_a_row_all_the_same(tmp_path: Pat
     (row,) = trial_rows(study, [LR], {})
     assert (row.state, row.reason, row.settings, row.value) == ("failed", "no such layer", {LR: 5e-4}, None)
     assert study.facts()["seconds"] >= 0
+
+
+@pytest.mark.parametrize("kind", ["asha", "median", "none"])
+def test_a_trial_that_ends_itself_is_asked_once_and_never_killed(tmp_path: Path, kind: str) -> None:
+    """Also by a budget; and what it says until it has ended is listened to."""
+    study, asks = StudyDir(tmp_path), _Asks()
+    budget = Budget(hours=1, gpu_hours=0, gpus_per_trial=0)
+    search = Search(scheduler=kind)  # pyright: ignore[reportArgumentType]
+    scheduler: Any = scheduler_of(search, epochs=9, space=SPACE, study=study, budget=budget, stops=asks)
+    replay(scheduler, {f"{n:04d}": [(float(e), 1.0) for e in range(1, 10)] for n in range(5)})
+    for number in (7, 8):
+        study.trial(f"{number:04d}").root.mkdir()
+        scheduler.on_trial_add(None, _Trial(number))
+    said = [scheduler.on_trial_result(None, _Trial(7), {"time": at, "score": 0.0, "ended": False}) for at in (1, 2, 3)]
+    budget.spent_s = 3600
+    said += [scheduler.on_trial_result(None, _Trial(8), {"time": at, "score": 2.0, "ended": False}) for at in (1, 2)]
+    assert said == ["CONTINUE"] * 5
+    assert asks.asked == (["trial_0008"] if kind == "none" else ["trial_0007", "trial_0008"])
+    assert "hours are spent" in noted(study.trial("0008"))["reason"]
