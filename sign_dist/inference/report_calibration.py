@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 
 from sign_dist.data.layout import written_whole
-from sign_dist.metrics.calibration import Bin, calibration, fit_temperature
+from sign_dist.metrics.calibration import NUM_BINS, Bin, calibration, fit_temperature
 
 PROBABILITIES = "probabilities.npz"
+MIN_BINS, CLIPS_PER_BIN = 3, 10
+"""Of a small split fewer bins are made: the share that is right of three clips says nothing."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +45,8 @@ class Probabilities:
 
 def calibration_part(asked: Probabilities, fitted_on: Probabilities | None = None) -> dict[str, Any]:
     """What report.json says of confidences. With the answers on other clips, of which a temperature is fitted, also after it."""
-    before = dataclasses.asdict(calibration(asked.log_probs, asked.targets))
+    bins = max(MIN_BINS, min(NUM_BINS, len(asked.targets) // CLIPS_PER_BIN))
+    before = dataclasses.asdict(calibration(asked.log_probs, asked.targets, bins=bins))
     part: dict[str, Any] = {"before": before, "after": None, "temperature": None, "fitted_on": "", "fitted_clips": 0}
     if fitted_on is not None and (fitted_on.targets >= 0).any():
         temperature = fit_temperature(fitted_on.log_probs, fitted_on.targets)
@@ -51,7 +54,7 @@ def calibration_part(asked: Probabilities, fitted_on: Probabilities | None = Non
             "temperature": temperature,
             "fitted_on": fitted_on.split,
             "fitted_clips": int((fitted_on.targets >= 0).sum()),
-            "after": dataclasses.asdict(calibration(asked.log_probs, asked.targets, temperature=temperature)),
+            "after": dataclasses.asdict(calibration(asked.log_probs, asked.targets, temperature=temperature, bins=bins)),
         }
     return part
 
@@ -66,7 +69,7 @@ class ReliabilityChart:
     ticks: list[tuple[float, float, str]]
     """(x, y, text)."""
     description: str
-    width: float = 360.0
+    width: float = 372.0
     height: float = 300.0
     left: float = 46.0
     right: float = 346.0
