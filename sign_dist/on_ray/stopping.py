@@ -179,15 +179,16 @@ def replay(scheduler: Any, curves: Mapping[str, Curve]) -> None:
 
     Only halving and the rule of the median remember trials that have ended.
     """
-    kind: Any = {_Asha: ASHAScheduler, _Median: MedianStoppingRule}.get(type(scheduler))
-    if kind is None:
+    if not isinstance(scheduler, _Asha | _Median):
         return
+    by_median = isinstance(scheduler, _Median)
+    kind: Any = MedianStoppingRule if by_median else ASHAScheduler
     for trial_id, curve in curves.items():
         past, best = _Past(f"past_{trial_id}"), float("-inf")
         kind.on_trial_add(scheduler, None, past)
         for at, score in curve:
             best = max(best, score)
-            if kind is MedianStoppingRule:
+            if by_median:
                 scheduler._results[past].append({TIME: at, SCORE: best})
             else:
                 kind.on_trial_result(scheduler, None, past, {TIME: at, SCORE: best})
