@@ -36,16 +36,15 @@ from sign_dist.features.encode import build_encoder
 from sign_dist.metrics.significance import Comparison, approximate_randomisation
 from sign_dist.metrics.tally import of_word_errors
 from sign_dist.metrics.wer import WordErrors, sentence_errors
-from sign_dist.models.build import build_model
 from sign_dist.on_ray.extraction import find_todo
 from sign_dist.on_ray.training import begin, finish, fit_run
 from sign_dist.synthetic.like import Order, write_order
-from sign_dist.tasks.build import build_task, num_classes_of
-from sign_dist.training.checkpoint import read_weights
+from sign_dist.tasks.build import build_task
 from sign_dist.training.data import Clips
 from sign_dist.training.distillation import count_parameters
 from sign_dist.training.evaluate import evaluate
 from sign_dist.training.run_dir import RunDir, progress_of
+from sign_dist.training.start import trained_model
 from sign_dist.training.strategy import OneProcess
 
 JOBS = Path(__file__).resolve().parents[1] / "jobs" / "synthetic"
@@ -95,10 +94,7 @@ def trained(run: Run, root: Path) -> tuple[Run, RunDir]:
 
 def model_of(run: Run, run_dir: RunDir, clips: Clips) -> torch.nn.Module:
     """The model that a run stands for."""
-    classes = num_classes_of(run.task, _vocab(run))
-    model = build_model(run.model, num_classes=classes, feature_shape=clips[0].features.shape[1:])
-    model.load_state_dict(read_weights(run_dir.chosen()))
-    return model.eval()
+    return trained_model(run, run_dir.chosen(), clips[0].features.shape[1:])
 
 
 def errors_of(run: Run, run_dir: RunDir, split: str = "test") -> list[WordErrors]:

@@ -29,16 +29,15 @@ from sign_dist.data.prepare import prepare
 from sign_dist.data.vocab import Vocab
 from sign_dist.features.blocks import compute
 from sign_dist.features.encode import build_encoder
-from sign_dist.models.build import build_model
 from sign_dist.on_ray.extraction import find_todo
 from sign_dist.on_ray.training import begin, finish, fit_run
 from sign_dist.synthetic.like import Order, write_order
 from sign_dist.tasks.build import build_task
-from sign_dist.training.checkpoint import read_weights
 from sign_dist.training.curves import plot_side_by_side, read_metrics
 from sign_dist.training.data import Clips
 from sign_dist.training.evaluate import evaluate
 from sign_dist.training.run_dir import RunDir
+from sign_dist.training.start import trained_model
 from sign_dist.training.strategy import OneProcess
 
 RECIPE = Path(__file__).resolve().parents[1] / "jobs" / "recipes" / "synthetic_transfer.py"
@@ -85,8 +84,7 @@ def hits(root: Path, split: str) -> tuple[list[float], list[str]]:
     run = run_dir.run()
     vocab = Vocab.read(DatasetDir(Path(run.data.root)).vocab_file)
     clips = Clips.of(run, split)
-    model = build_model(run.model, num_classes=len(vocab), feature_shape=clips[0].features.shape[1:])
-    model.load_state_dict(read_weights(run_dir.chosen()))
+    model = trained_model(run, run_dir.chosen(), clips[0].features.shape[1:])
     found = evaluate(model, build_task(run, vocab), clips, batch_size=16).predictions
     samples = [clips[i].sample for i in range(len(clips))]
     return [float(s.gloss == p.hypothesis) for s, p in zip(samples, found, strict=True)], [s.signer for s in samples]

@@ -50,8 +50,8 @@ class Decode(Settings):
     len_penalty: float = Field(default=1.0, ge=-10, le=10)
     """A translation's score is divided by its length to the power of this: above 0, longer ones gain."""
     weigh: Literal["mean", "sum", "choices"] = "mean"
-    """How a gloss that is written in several tokens is scored by a vision-language model: the mean of their log-probabilities, their
-    sum, or the sum of their shares among the tokens that lead to a gloss."""
+    """How a gloss that a vision-language model writes in several tokens is scored: the mean of their log-probabilities, their sum,
+    or the sum of their shares among the tokens that lead to a gloss."""
     merge: bool = False
     """Equal neighbours of the answer become one gloss, as published word error rates of the VAC family count."""
 

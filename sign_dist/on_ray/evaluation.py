@@ -25,13 +25,12 @@ from sign_dist.inference.report import build_report, write_report
 from sign_dist.inference.report_calibration import Probabilities, calibration_cautions, calibration_part, targets_of
 from sign_dist.on_ray.clips import from_rows
 from sign_dist.on_ray.cluster import num_cpus, num_gpus
-from sign_dist.tasks.build import LANGUAGES, build_task, num_classes_of, reference_of, vocab_of
+from sign_dist.tasks.build import LANGUAGES, build_task, reference_of, vocab_of
 from sign_dist.tasks.task import Example, Prediction
-from sign_dist.training.checkpoint import read_weights
 from sign_dist.training.curves import read_metrics
 from sign_dist.training.record import environment
 from sign_dist.training.run_dir import RunDir
-from sign_dist.training.start import with_weights
+from sign_dist.training.start import trained_model
 from sign_dist.transfer.weights_file import file_digest
 
 CLIPS_PER_BATCH = 32
@@ -212,15 +211,7 @@ class _PredictRows:
         self._task = build_task(run, vocab)
         self._most = len(vocab) if vocab and run.task in CLOSED else MOST_ANSWERS
         shape = next(self._reader.features(k).shape for k in self._reader.keys if not self._reader.error(k))
-        self._model = with_weights(
-            run.model,
-            run.train.lora,
-            read_weights(checkpoint),
-            num_classes=num_classes_of(run.task, vocab),
-            feature_shape=shape[1:],
-            vocab=vocab,
-        )
-        self._model.to(self._device).eval()
+        self._model = trained_model(run, checkpoint, shape[1:]).to(self._device)
         self._warm = False
 
     @torch.inference_mode()

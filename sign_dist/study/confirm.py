@@ -21,14 +21,13 @@ from sign_dist.inference.compare import LEVEL, compare
 from sign_dist.inference.evaluated import Evaluated, read_predictions, write_predictions
 from sign_dist.inference.sides import Side
 from sign_dist.inference.units import value_of
-from sign_dist.models.build import build_model
 from sign_dist.study.layout import StudyDir
 from sign_dist.study.rows import name_of, rows_of
-from sign_dist.tasks.build import build_task, monitor_of, num_classes_of, reference_of, vocab_of
-from sign_dist.training.checkpoint import read_weights
+from sign_dist.tasks.build import build_task, monitor_of, reference_of, vocab_of
 from sign_dist.training.data import Clips
 from sign_dist.training.evaluate import evaluate
 from sign_dist.training.run_dir import RunDir, progress_of
+from sign_dist.training.start import trained_model
 
 DEFAULT = "default"
 SPLITS = ("val", "test")
@@ -93,9 +92,8 @@ def answer(run_dir: RunDir) -> None:
     task = build_task(run, vocab)
     for split, name in zip(SPLITS, _names(run), strict=True):
         clips = Clips.of(run, name)
-        model = build_model(run.model, num_classes=num_classes_of(run.task, vocab), feature_shape=clips[0].features.shape[1:])
-        model.load_state_dict(read_weights(chosen))
-        predictions = evaluate(model.eval(), task, clips, batch_size=run.train.batch_size).predictions
+        model = trained_model(run, chosen, clips[0].features.shape[1:])
+        predictions = evaluate(model, task, clips, batch_size=run.train.batch_size).predictions
         hypotheses = {sample.id: p.hypothesis for sample, p in zip(clips.samples, predictions, strict=True)}
         reasons = {sample.id: reason for sample, reason in clips.failed}
         rows = [

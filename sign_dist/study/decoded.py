@@ -18,14 +18,13 @@ from torch import Tensor, nn
 from sign_dist.config.run import Run
 from sign_dist.data.layout import DatasetDir
 from sign_dist.errors import SettingsError
-from sign_dist.models.build import build_model
 from sign_dist.models.slt import FeatureTranslator, Search
-from sign_dist.tasks.build import build_task, num_classes_of, vocab_of
+from sign_dist.tasks.build import build_task, vocab_of
 from sign_dist.tasks.slt import SltOutputs
 from sign_dist.tasks.task import Prediction
-from sign_dist.training.checkpoint import read_weights
 from sign_dist.training.data import Clips
 from sign_dist.training.run_dir import RunDir
+from sign_dist.training.start import trained_model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,9 +130,7 @@ def _link(source: str, target: str) -> None:
 def _model(of: RunDir) -> nn.Module:
     run, checkpoint = of.run(), of.chosen()
     clips = Clips.of(run, run.data.val_split)
-    model = build_model(run.model, num_classes=num_classes_of(run.task, _vocab(run)), feature_shape=clips[0].features.shape[1:])
-    model.load_state_dict(read_weights(checkpoint))
-    return model.eval()
+    return trained_model(run, checkpoint, clips[0].features.shape[1:])
 
 
 def _vocab(run: Run) -> Any:

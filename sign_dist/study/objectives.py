@@ -20,12 +20,11 @@ from torch import nn
 from sign_dist.config.run import Run
 from sign_dist.data.layout import DatasetDir
 from sign_dist.errors import RunError, SettingsError
-from sign_dist.models.build import build_model
-from sign_dist.tasks.build import build_task, num_classes_of, vocab_of
+from sign_dist.tasks.build import build_task, vocab_of
 from sign_dist.tasks.task import Example
-from sign_dist.training.checkpoint import read_weights
 from sign_dist.training.data import Clips
 from sign_dist.training.run_dir import RunDir, progress_of
+from sign_dist.training.start import trained_model
 
 LATENCY, SIZE = "latency_ms", "size_mb"
 # Clips that are timed, from the shortest to the longest at even distances, and how often each.
@@ -79,11 +78,8 @@ def latency_of(run_dir: RunDir, checkpoint: Path) -> float:
     """Median processor time of a val clip, ms, with the weights of a checkpoint."""
     run = run_dir.run()
     clips = timed_clips(run)
-    vocab = vocab_of(run.task, DatasetDir(Path(run.data.root)))
-    task = build_task(run, vocab)
-    classes = num_classes_of(run.task, vocab)
-    model = build_model(run.model, num_classes=classes, feature_shape=clips[0].features.shape[1:])
-    model.load_state_dict(read_weights(checkpoint))
+    task = build_task(run, vocab_of(run.task, DatasetDir(Path(run.data.root))))
+    model = trained_model(run, checkpoint, clips[0].features.shape[1:])
     return milliseconds(lambda clip: _answer(task, model, clip), clips)
 
 

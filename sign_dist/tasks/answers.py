@@ -15,8 +15,8 @@ class Answers:
     """Labels by their cleaned-up text.
 
     Clean-up forgives what says nothing about the sign: case, accents composed or not, blanks, hyphens and underscores between
-    words, quotation marks and points around them. A sentence about the sign is no label: to guess which word of it is meant would reward
-    guessing. Where two labels are the same after clean-up, only their exact text means one of them.
+    words, quotation marks and points around them. A sentence about the sign is no label: to guess which word of it is meant would
+    reward guessing. Where two labels are the same after clean-up, only their exact text means one of them.
     """
 
     def __init__(self, labels: Iterable[str]) -> None:

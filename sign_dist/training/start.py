@@ -21,6 +21,7 @@ from sign_dist.models.vlm_source import DTYPES
 from sign_dist.tasks.build import num_classes_of, vocab_of
 from sign_dist.tasks.task import Example
 from sign_dist.training.adapt import adapt
+from sign_dist.training.checkpoint import read_weights as weights_of
 from sign_dist.training.parts import take_parts
 from sign_dist.training.run_dir import RunDir
 from sign_dist.transfer.convert import tensors_for, without_space
@@ -152,6 +153,23 @@ def with_weights(
         reason = " ".join(str(error).split())[:160]
         raise WeightsError(f"the weights do not fit a model of kind {settings.kind!r} ({reason})") from None
     return model
+
+
+def trained_model(run: Run, checkpoint: Path, feature_shape: tuple[int, ...]) -> nn.Module:
+    """The model of a run as one of its checkpoints has it, in eval mode, for features of shape `(T, *feature_shape)`.
+
+    Raises:
+        WeightsError: the checkpoint is not one of such a run.
+    """
+    vocab = vocab_of(run.task, DatasetDir(Path(run.data.root)))
+    return with_weights(
+        run.model,
+        run.train.lora,
+        weights_of(checkpoint),
+        num_classes=num_classes_of(run.task, vocab),
+        feature_shape=feature_shape,
+        vocab=vocab,
+    ).eval()
 
 
 def start_from(model: nn.Module, path: Path, vocab: Vocab | None = None, *, adapt: Method = "temporal_mean") -> Taken:
