@@ -64,7 +64,16 @@ OTHER: dict[str, Any] = {
 SWITCH = {"model.kind": "feature", "data.features.kind": "signhiera"}
 
 
-TIED = {"task", "scale.workers", "scale.min_workers", "scale.strategy", "scale.offload", "train.parts", "train.cache_prefix", "model.quantize"}
+TIED = {
+    "task",
+    "scale.workers",
+    "scale.min_workers",
+    "scale.strategy",
+    "scale.offload",
+    "train.parts",
+    "train.cache_prefix",
+    "model.quantize",
+}
 """What goes with other settings, and cannot be changed alone; nor can what belongs to a teacher."""
 UNTOLD = {"train.cache_gb"}
 """What changes no result, and so no digest, beside `scale.*`."""
