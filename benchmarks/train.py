@@ -1,10 +1,10 @@
 """Step time of `sign-dist train` against a plain torch DDP script: the same model, clips, batches, augmentation and optimiser.
 
-    OMP_NUM_THREADS=1 python benchmarks/train.py --workers 2
+    OMP_NUM_THREADS=1 python -m benchmarks.train --workers 2
 
-One run, side by side: the plain script, then ours under Ray Train, then the plain script again. Medians of the steps behind the
-first epoch, without evaluations. The plain script reads its batches through torch's DataLoader with one loading process a worker,
-ours through its loading thread. Then padding: the share of padded steps with and without `train.by_length`.
+One run, side by side: the plain script, then ours under Ray Train and ours without Ray, then the plain script again. Medians of the
+steps behind the first epoch, without evaluations. The plain script reads its batches through torch's DataLoader with one loading
+process a worker, ours through its loading thread. Then padding: the share of padded steps with and without `train.by_length`.
 """
 
 import argparse
@@ -39,11 +39,13 @@ from sign_dist.tasks.task import Batch
 from sign_dist.training.batches import Sampler, parts_of
 from sign_dist.training.data import Clips
 from sign_dist.training.optim import build_optimizer, lr_at, set_lr
+from sign_dist.training.run_dir import RunDir
 from sign_dist.training.start import start_model
+from sign_dist.training.strategy import Ddp
 from sign_dist.transfer.sync_bn import share_batch_norm
 
 FEATURES = LandmarkFeatures(sampling=Sampling(fps=30, image_fps=20), every=1)
-EPOCHS = 4
+EPOCHS = 12
 
 
 class _Batches(Dataset[Batch]):
@@ -115,11 +117,36 @@ def ours(run: Run, root: Path) -> tuple[list[float], dict[str, Any]]:
 
     with connected("local"):
         metrics = train(run, root)
-    lines = [json.loads(line) for line in (root / "steps.jsonl").read_text(encoding="utf-8").splitlines()]
+    return _steps(RunDir(root)), metrics
+
+
+def _without_ray(rank: int, world: int, folder: str, root: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world)
+    from sign_dist.on_ray.training import fit_run
+
+    run_dir = RunDir(Path(root))
+    fit_run(run_dir.run(), run_dir, Ddp())
+    dist.destroy_process_group()
+
+
+def bare(run: Run, root: Path, world: int) -> list[float]:
+    """The same of the loop alone, in processes that no Ray has started."""
+    from sign_dist.on_ray.training import begin
+
+    run_dir, _, _ = begin(run, root)
+    with tempfile.TemporaryDirectory(prefix="sd_bare_") as folder:
+        mp.spawn(_without_ray, (world, folder, str(root)), nprocs=world)
+    return _steps(run_dir)
+
+
+def _steps(run_dir: RunDir) -> list[float]:
+    """Seconds of each step behind the first epoch, as the trace has them."""
+    lines = [json.loads(line) for line in run_dir.steps_file.read_text(encoding="utf-8").splitlines()]
     per_epoch = len(lines) // EPOCHS
     between = [b["at_s"] - a["at_s"] for a, b in itertools.pairwise(lines)]
     # The first step of an epoch follows the end of another, where a feed starts anew.
-    return [t for i, t in enumerate(between, start=1) if i >= per_epoch and i % per_epoch], metrics
+    return [t for i, t in enumerate(between, start=1) if i >= per_epoch and i % per_epoch]
 
 
 def padding(run: Run, by_length: int) -> float:
@@ -153,10 +180,12 @@ def main() -> None:
         ).with_values({"model.kind": options.model, "scale.workers": options.workers, "scale.device": "cpu"})
         before = plain(run, options.workers)
         mine, metrics = ours(run, folder / "run")
+        alone = bare(run, folder / "bare", options.workers)
         after = plain(run, options.workers)
-        for title, times in (("plain, before", before), ("sign-dist", mine), ("plain, after", after)):
-            print(f"{title:14} {len(times)} steps, median {statistics.median(times) * 1000:.1f} ms")
-        print(f"ratio {statistics.median(mine) / statistics.median(before + after):.3f}")
+        theirs = statistics.median(before + after)
+        for title, times in (("plain, before", before), ("under Ray", mine), ("without Ray", alone), ("plain, after", after)):
+            middle = statistics.median(times)
+            print(f"{title:14} {len(times)} steps, median {middle * 1000:.1f} ms, {middle / theirs:.3f} of both plain ones")
         print(f"waiting for clips: {metrics['data_wait_share']:.2%} of the time, {metrics['step_ms']:.1f} ms a step in the mean")
         for by_length in (1, 8, 16):
             print(f"padding with train.by_length={by_length}: {padding(run, by_length):.1%}")
