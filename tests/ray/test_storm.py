@@ -33,8 +33,7 @@ def cut_spans(dataset: DatasetDir, count: int) -> None:
         write_manifest(dataset.manifest_file(split), spans)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kills", [4, pytest.param(100, marks=pytest.mark.timeout(3600))])
+@pytest.mark.parametrize("kills", [4, pytest.param(100, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])])
 def test_after_a_storm_the_store_equals_that_of_a_calm_day(
     kills: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
