@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -33,6 +34,9 @@ from sign_dist.transfer.weights_file import read_weights
 
 # The share of a model's tensors, its head left out, that a weights file must have; below it is another model's file.
 MIN_MATCH = 0.95
+
+# torch's generator is the process's: two threads that draw from it at once would both get other weights than their seed's.
+_drawing = threading.Lock()
 
 logger = logging.getLogger(__name__)
 
@@ -117,8 +121,9 @@ def first_model(run: Run, clip: Example, *, on_taken: Callable[[Taken], None] | 
     """
     vocab = vocab_of(run.task, DatasetDir(Path(run.data.root)))
     classes, shape = num_classes_of(run.task, vocab), clip.features.shape[1:]
-    torch.manual_seed(run.train.seed)
-    return start_model(run, num_classes=classes, feature_shape=shape, vocab=vocab, on_taken=on_taken)
+    with _drawing:
+        torch.manual_seed(run.train.seed)
+        return start_model(run, num_classes=classes, feature_shape=shape, vocab=vocab, on_taken=on_taken)
 
 
 def with_weights(

@@ -443,3 +443,20 @@ def test_shards_are_small_and_few_of_them_are_kept_in_memory(tmp_path: Path) -> 
     assert stores.rows_per_shard(1) == 16
     reader = PrefixStore(tmp_path).reader(10 * 2**20)
     assert reader._load.cache_info().maxsize * 20 * 2**20 <= stores.MEMORY_BYTES
+
+
+def test_models_that_are_drawn_by_two_threads_at_once_have_the_weights_of_their_seed(tmp_path: Path) -> None:
+    run = run_of(tmp_path)
+
+    def digest() -> str:
+        state = model_of(run).state_dict()
+        return digest_of(state, list(state))
+
+    wanted = digest()
+    drawn: list[str] = []
+    threads = [threading.Thread(target=lambda: drawn.append(digest())) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert drawn == [wanted] * len(threads)
