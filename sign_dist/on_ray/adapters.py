@@ -21,7 +21,7 @@ from sign_dist.errors import RunError, did_you_mean
 from sign_dist.inference.api import Answer, build_api
 from sign_dist.inference.bundle import Bundle, BundleFacts
 from sign_dist.inference.problems import ApiError
-from sign_dist.on_ray.serving import SPARE_REQUESTS, OneRequestId, ServeArgs
+from sign_dist.on_ray.serving import OneRequestId, ServeArgs, deployed
 
 HEADER = "serve_multiplexed_model_id"
 
@@ -43,19 +43,8 @@ def application(args: AdapterArgs) -> Application:
     """
     args = args.with_values({"bundle": str(Path(args.bundle).absolute())})
     sets_of(args)
-    deployment = serve.deployment(
-        serve.ingress()(_replica(args.at_most)),
-        name="Adapters",
-        num_replicas=args.replicas,
-        ray_actor_options={"num_cpus": args.cpus, "num_gpus": 1 if args.device == "gpu" else 0},
-        max_ongoing_requests=args.limits.max_queued + SPARE_REQUESTS,
-        max_queued_requests=2 * args.limits.max_queued + SPARE_REQUESTS,
-        max_constructor_retry_count=2,
-        health_check_period_s=10,
-        health_check_timeout_s=30,
-        graceful_shutdown_timeout_s=20,
-    )
-    return deployment.bind(args.model_dump())  # pyright: ignore[reportFunctionMemberAccess]
+    deployment = deployed(serve.ingress()(_replica(args.at_most)), "Adapters", args)
+    return deployment.bind(args.model_dump())
 
 
 def sets_of(args: AdapterArgs) -> dict[str, BundleFacts]:

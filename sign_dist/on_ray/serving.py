@@ -110,9 +110,15 @@ def load_predictor(bundle: Path, device: str, base: str = "", bases: "Bases | No
 def application(args: ServeArgs, *, load: Load = load_predictor) -> Application:
     """The deployment, bound to its arguments: for `start`, `serve run` and `serve deploy`."""
     args = args.with_values({"bundle": str(Path(args.bundle).absolute())})
-    deployment = serve.deployment(
-        Replica,
-        name="Recognizer",
+    deployment = deployed(Replica, "Recognizer", args)
+    return deployment.bind(args.model_dump(), load)
+
+
+def deployed(replica: Any, name: str, args: ServeArgs) -> Any:
+    """The deployment of a class of replicas, not bound to arguments yet."""
+    return serve.deployment(
+        replica,
+        name=name,
         num_replicas=args.replicas,
         ray_actor_options={"num_cpus": args.cpus, "num_gpus": 1 if args.device == "gpu" else 0},
         max_ongoing_requests=args.limits.max_queued + SPARE_REQUESTS,
@@ -123,7 +129,6 @@ def application(args: ServeArgs, *, load: Load = load_predictor) -> Application:
         health_check_timeout_s=30,
         graceful_shutdown_timeout_s=20,
     )
-    return deployment.bind(args.model_dump(), load)  # pyright: ignore[reportFunctionMemberAccess]
 
 
 @serve.ingress()
