@@ -2,7 +2,7 @@
 
     python benchmarks/search.py FOLDER [compare] [kills] [stopped] [--trials 40] [--epochs 9] [--stopped 200]
 
-In FOLDER a world is drawn: 12 signs, 8 signers; frames of 32 pixels, a small network, trials of seconds. What is there already is
+In FOLDER a world is drawn: 24 signs, 12 signers; frames of 32 pixels, a small network, trials of seconds. What is there already is
 not repeated.
 
 compare  the same proposals (the job's own settings, then by chance) with halving and without: epochs trained, the winner, minutes;
@@ -76,7 +76,7 @@ def job(folder: Path, epochs: int) -> Run:
         {"data.root": str(data), "data.features": FrameFeatures(num_frames=8, size_px=32), "train.epochs": epochs}
     )
     if not (data / "dataset.json").exists():
-        write_corpus(folder / "world", num_signs=12, num_signers=8, clips_per_sign=2)
+        write_corpus(folder / "world", num_signs=24, num_signers=12, clips_per_sign=2)
         prepare("table", folder / "world", data)
     todo = find_todo(DatasetDir(data), run.data.features)
     for block in todo.blocks:
@@ -99,8 +99,15 @@ def compare(folder: Path, run: Run, trials: int) -> None:
             flush=True,
         )
     saved = 1 - found["asha"]["epochs_trained"] / found["none"]["epochs_trained"]
+    ends = json.loads((folder / "study_none" / "study.json").read_text(encoding="utf-8"))["trials"]
+    value = next(row["value"] for row in ends if row["id"] == found["asha"]["trial"].removeprefix("trial_"))
+    rank = 1 + sum(row["value"] > value for row in ends)
     same = found["asha"]["trial"] == found["none"]["trial"]
-    print(f"halving saved {saved:.0%} of the epochs; the winner is {'the same' if same else 'another'}", flush=True)
+    print(
+        f"halving saved {saved:.0%} of the epochs; the winner is {'the same' if same else 'another'}: "
+        f"trained to the end without halving it has {value:.4f}, place {rank} of {len(ends)}",
+        flush=True,
+    )
     told = confirm_study(folder / "study_none", top=1, seeds=3)
     print(json.dumps(told, indent=1)[:3000], flush=True)
 

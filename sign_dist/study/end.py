@@ -10,9 +10,9 @@ from sign_dist.errors import RunError
 from sign_dist.study.hparams import write_hparams
 from sign_dist.study.layout import StudyDir
 from sign_dist.study.page import write_page
+from sign_dist.study.plot import plot_study
 from sign_dist.study.rows import TrialRow, best_of, rows_of
 from sign_dist.tasks.build import monitor_of
-from sign_dist.training.curves import plot_study
 
 
 def end_study(study: StudyDir, rows: Sequence[TrialRow], *, seconds: float) -> dict[str, Any]:

@@ -7,8 +7,10 @@ import matplotlib.image
 import pytest
 
 from sign_dist.errors import RunError
+from sign_dist.study import plot
+from sign_dist.study.plot import plot_study
 from sign_dist.training import curves
-from sign_dist.training.curves import plot_curves, plot_side_by_side, plot_study
+from sign_dist.training.curves import plot_curves, plot_side_by_side
 
 
 def write(path, rows, tail=""):
@@ -44,8 +46,9 @@ def is_picture(path):
 def drawn(monkeypatch):
     """The figure that was saved last, for a look at its axes."""
     figures = []
-    save = curves._save
-    monkeypatch.setattr(curves, "_save", lambda figure, path: (figures.append(figure), save(figure, path)))
+    save = curves.save
+    for module in (curves, plot):
+        monkeypatch.setattr(module, "save", lambda figure, path: (figures.append(figure), save(figure, path)))
     return figures
 
 
