@@ -182,6 +182,18 @@ def part(
     say(f"{out}: {save_encoder(RunDir(run), out)} tensors; extract with them by --features signhiera weights={out}")
 
 
+@app.command()
+def folder(
+    bundle: Annotated[Path, typer.Argument(help="A bundle of a vision-language model, whole or exported with --merged.")],
+    out: Annotated[Path, typer.Argument(help="Folder to make.")],
+) -> None:
+    """Write a vision-language model in transformers' form, to adapt it further or to use it elsewhere."""
+    from sign_dist.inference.bundle import Bundle
+    from sign_dist.inference.transformers_folder import write_folder
+
+    say(f"{write_folder(Bundle(bundle), out)}: adapt it with model.source={out} train.lora.targets=...")
+
+
 def _compare(
     found: "WeightsFile",
     entry: "Published | None",

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from sign_dist.config.data import Data, FrameFeatures
-from sign_dist.config.model import VlmModel
+from sign_dist.config.model import VideoCnnModel, VlmModel
 from sign_dist.config.run import Run
 from sign_dist.config.train import Lora, Train
 from sign_dist.data.vocab import Vocab
@@ -15,7 +15,9 @@ from sign_dist.inference.bases import Bases, base_digest, base_of, over
 from sign_dist.inference.bundle import Bundle, BundleFacts
 from sign_dist.inference.predictor import Predictor
 from sign_dist.inference.text_files import pack_text_files
+from sign_dist.inference.transformers_folder import write_folder
 from sign_dist.models.build import build_model
+from sign_dist.models.seq2seq import UNFILLED
 from sign_dist.training.adapt import adapt
 from sign_dist.training.checkpoint import save_weights_file
 from sign_dist.transfer.lora import merged_state
@@ -180,3 +182,38 @@ def test_facts_give_back_the_run_that_adapters_belong_to():
         spec=spec_for(FRAMES, find_files(FRAMES)), weights_sha256="",
     )  # fmt: skip
     assert facts.run() == Run(task="vlm", data=Data(root="x", features=FRAMES), model=settings(), train=Train(lora=LORA))
+
+
+def test_a_whole_model_becomes_a_folder_that_another_run_adapts(tmp_path):
+    whole = build_model(settings(), num_classes=0, feature_shape=SHAPE, glosses=GLOSSES).eval()
+    bundle = Bundle(write(tmp_path / "whole", settings(), whole.state_dict()))
+    folder = write_folder(bundle, tmp_path / "folder")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "whole"]
+    source = settings(source=str(folder))
+    again = build_model(source, num_classes=0, feature_shape=SHAPE, glosses=GLOSSES).eval()
+    assert again.tokens.prompt_ids(2) == whole.tokens.prompt_ids(2)
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(again.state_dict()[name], tensor), name
+    # Adapters over it, merged, become a folder as well: of these the bundle has the shape of the folder below.
+    adapters = adapted(source, 3)
+    merged = Bundle(write(tmp_path / "merged", source, merged_state(adapters)))
+    twice = write_folder(merged, tmp_path / "twice")
+    assert not (twice / UNFILLED).exists()
+    third = build_model(settings(source=str(twice)), num_classes=0, feature_shape=SHAPE, glosses=GLOSSES)
+    for name, tensor in merged_state(adapters).items():
+        assert torch.equal(third.state_dict()[name], tensor), name
+    with pytest.raises(RunError, match="is there already: name a folder that is not"):
+        write_folder(bundle, folder)
+
+
+def test_what_has_no_form_of_transformers_is_said(tmp_path):
+    model = adapted(settings(), 1)
+    state = {name: tensor for name, tensor in model.state_dict().items() if "lora_" in name}
+    alone = write(tmp_path / "alone", settings(), state, lora=LORA, base="0" * 64)
+    with pytest.raises(RunError, match="holds adapters alone: export its run with --merged first"):
+        write_folder(Bundle(alone), tmp_path / "folder")
+    facts = Bundle(alone).facts().model_copy(update={"model": VideoCnnModel(), "task": "islr", "base": ""})
+    Bundle(alone).facts_file.write_text(facts.model_dump_json())
+    with pytest.raises(RunError, match="is a video_cnn: only vision-language models"):
+        write_folder(Bundle(alone), tmp_path / "folder")
+    assert not (tmp_path / "folder").exists()
