@@ -72,6 +72,12 @@ def draw(folder: Path, sentences: int, signers: int) -> dict[str, Path]:
     return found
 
 
+def taught(teacher: Path, unlabelled: Path) -> dict[str, Any]:
+    """How a student listens to the teacher, on its own clips and on those whose labels nobody reads."""
+    told = {"train.distill.kinds": "features:20 logits:0.5 sequence", "train.distill.layers": "norm=conv1d"}
+    return told | {"train.distill.teacher": str(teacher), "train.distill.unlabelled": str(unlabelled)}
+
+
 def extract(root: Path, run: Run) -> None:
     """The features that a run reads, in this process: tracks need no detector."""
     todo = find_todo(DatasetDir(root), run.data.features)
@@ -162,8 +168,7 @@ def main() -> None:
     if not args.teacher:
         job = load_run(JOBS / "cslr_teacher.py").with_values({"data.root": str(data[args.teacher_labels])})
         runs["teacher"] = [trained(job.with_values(epochs(args.teacher_labels, args.epochs)), teacher)]
-    told: dict[str, Any] = {"train.distill.kinds": "features:20 logits:0.5 sequence", "train.distill.layers": "norm=conv1d"}
-    told |= {"train.distill.teacher": str(teacher), "train.distill.unlabelled": str(data["more"])}
+    told = taught(teacher, data["more"])
     given = dict(parse_override(word) for word in args.words)
     shared = {name: value for name, value in given.items() if not name.startswith("train.distill.")}
     for seed in range(args.seeds):

@@ -1,11 +1,12 @@
 """A search with two objectives: word error rate and time per clip of the small network that looks back only; its front as bundles.
 
-    python benchmarks/pareto.py FOLDER [--trials 40] [--epochs 24] [--sentences 480] [NAME=VALUE ...]
+    python -m benchmarks.pareto FOLDER [--trials 16] [--epochs 14] [--teacher RUN] [NAME=VALUE ...]
 
-In FOLDER a synthetic world is drawn: sentences of 24 signers as landmark tracks. NSGA-II proposes depth, width, steps per answer
-and recurrent layers of the student; a kernel where an answer is given for every fourth frame, and a step size either way. Every
-trial trains to its end; then its word error rate on val and the processor time of a clip are what it is judged by, both with the
-same decoding. Every point of the Pareto front becomes a bundle, which is loaded, and timed again. What is there is not repeated.
+FOLDER is one of `benchmarks/distill.py`, or becomes one: sentences of 32 signers as landmark tracks, and a teacher, without which
+such a student learns nothing in minutes. NSGA-II proposes depth, width, steps per answer and recurrent layers of the student; a
+kernel where an answer is given for every fourth frame, and a step size either way. Every trial trains to its end; then its word
+error rate on val and the processor time of a clip are what it is judged by, both with the same decoding. Every point of the Pareto
+front becomes a bundle, which is loaded, and timed again. What is there is not repeated.
 """
 
 import argparse
@@ -19,25 +20,18 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 
-from sign_dist.config.data import Glosses, Sampling
+from benchmarks import distill
 from sign_dist.config.run import Run
 from sign_dist.config.search import PREFIX, Search, divide
 from sign_dist.config.source import apply, load_run, parse_override
-from sign_dist.data.layout import DatasetDir
-from sign_dist.data.prepare import prepare
-from sign_dist.features.blocks import compute
-from sign_dist.features.encode import build_encoder
 from sign_dist.on_ray.cluster import connected
-from sign_dist.on_ray.extraction import find_todo
 from sign_dist.on_ray.tuning import tune_run
 from sign_dist.study.layout import StudyDir
 from sign_dist.study.page import write_page
 from sign_dist.study.pareto import front, hypervolume
 from sign_dist.study.promote import TOLERANCE, promote_front
 from sign_dist.study.rows import rows_of
-from sign_dist.synthetic.like import Order, write_order
 
-JOB = Path(__file__).resolve().parents[1] / "jobs" / "synthetic" / "cslr_student.py"
 NAMES = ("val/wer", "latency_ms")
 
 
@@ -52,18 +46,19 @@ def space(trial: Any) -> dict[str, Any]:
     return {}
 
 
-def draw(folder: Path, sentences: int) -> Run:
-    """The world, prepared and extracted; the run that is searched around."""
-    data = folder / "data"
-    if not (data / "dataset.json").exists():
-        print(write_order(folder / "world", Order(sentences=sentences, signers=24, landmarks=True)), flush=True)
-        prepare("table", folder / "world" / "labels.tsv", data, glosses=Glosses(labels="sequence"), sampling=Sampling(image_fps=20))
+def student(folder: Path, sentences: int, teacher: Path | None, epochs: int) -> Run:
+    """The world and the teacher; the run that is searched around."""
+    data = distill.draw(folder, sentences, signers=4)
     # The time is of what the word error rate is of.
-    run = load_run(JOB).with_values({"data.root": str(data), "decode.beam": 1, "decode.beam_in_training": 1})
-    todo = find_todo(DatasetDir(data), run.data.features)
-    for block in todo.blocks:
-        compute(block, todo.store, run.data.features, build_encoder(run.data.features, todo.files))
-    return run
+    run = load_run(distill.JOBS / "cslr_student.py").with_values({"decode.beam": 1, "decode.beam_in_training": 1})
+    for root in data.values():
+        distill.extract(root, run)
+    if teacher is None:
+        teacher = folder / "runs" / "teacher_all"
+        job = load_run(distill.JOBS / "cslr_teacher.py").with_values({"data.root": str(data["all"])})
+        distill.trained(job.with_values({"train.epochs": 30, "train.evaluate_every": 7}), teacher)
+    told = distill.taught(teacher, data["more"]) | {"train.distill.steps": "interpolate", "data.root": str(data["few"])}
+    return run.with_values({**told, "train.epochs": epochs, "train.evaluate_every": max(1, epochs // 2), "train.keep_best": 1})
 
 
 def report(study: StudyDir, minutes: float) -> None:
@@ -91,16 +86,17 @@ def report(study: StudyDir, minutes: float) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--trials", type=int, default=40)
-    parser.add_argument("--epochs", type=int, default=24)
-    parser.add_argument("--sentences", type=int, default=480, help="of the whole world")
+    parser.add_argument("--trials", type=int, default=16)
+    parser.add_argument("--epochs", type=int, default=14)
+    parser.add_argument("--sentences", type=int, default=960, help="of the whole world")
+    parser.add_argument("--teacher", type=Path, help="a run or checkpoint that is there already")
     parser.add_argument("words", nargs="*", metavar="NAME=VALUE", help=f"settings of the run, or of the search with {PREFIX}")
     args = parser.parse_intermixed_args()
     of_search, of_run = divide(args.words)
-    run = draw(args.folder, args.sentences).with_values({"train.epochs": args.epochs, "train.keep_best": 1})
+    run = student(args.folder, args.sentences, args.teacher, args.epochs)
     run = run.with_values(dict(map(parse_override, of_run)))
     objectives = " ".join(NAMES)
-    search = apply(Search(trials=args.trials, sampler="nsga2", startup=10, objectives=objectives, scheduler="none"), of_search)
+    search = apply(Search(trials=args.trials, sampler="nsga2", startup=6, objectives=objectives, scheduler="none"), of_search)
     study = StudyDir(args.folder / "study")
     began = time.monotonic()
     with connected():

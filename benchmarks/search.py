@@ -112,7 +112,7 @@ def compare(folder: Path, run: Run, trials: int) -> None:
     print(json.dumps(told, indent=1)[:3000], flush=True)
 
 
-def kills(folder: Path, run: Run, trials: int = 10) -> None:
+def kills(folder: Path, run: Run, trials: int = 20) -> None:
     """The study is a command in a process of its own; its Ray dies with it, as when a machine goes down."""
     root, words = folder / "study_killed", ["--trials", str(trials), "--seed", "1"]
     write_json(folder / "job.json", run.model_dump(mode="json"))
@@ -120,7 +120,7 @@ def kills(folder: Path, run: Run, trials: int = 10) -> None:
     command = [sys.executable, "-m", "sign_dist", "tune", str(folder / "job.json"), str(folder / "space.py"), *words]
     rng = random.Random(0)
     for number in range(5):
-        goal, moment = _epochs(root) + rng.randint(0, 2 * run.train.epochs), rng.uniform(0, 2)
+        goal, moment = _epochs(root) + rng.randint(1, 6), rng.uniform(0, 2)
         with (folder / "killed.log").open("ab") as log:
             process = subprocess.Popen([*command, "--out", str(root)], stdout=log, stderr=log)
         while process.poll() is None and _epochs(root) < goal:
