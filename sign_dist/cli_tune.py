@@ -53,7 +53,8 @@ def tune(
     chosen = ", ".join(
         f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}" for name, value in best["settings"].items()
     )
-    say(f"best of {best['num_trials']} trials: {best['value']:.4g} with {chosen}")
+    also = "".join(f", {name} {value:.4g}" for name, value in best.get("objectives", {}).items())
+    say(f"best of {best['num_trials']} trials: {best['value']:.4g}{also} with {chosen}")
     say(
         f"{best['epochs_trained']} of {best['epochs_without_stopping']} epochs trained; "
         f"see {root / 'study.html'}, {root / 'best.json'}; whether the win is luck, says sign-dist confirm {root}"

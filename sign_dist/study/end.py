@@ -34,6 +34,7 @@ def end_study(study: StudyDir, rows: Sequence[TrialRow], *, seconds: float) -> d
         "trial": best.id,
         "run_dir": f"trial_{best.id}",
         "value": best.value,
+        "objectives": best.objectives,
         "settings": best.settings,
         "num_trials": len(rows),
         "epochs_trained": sum(row.epochs for row in rows),

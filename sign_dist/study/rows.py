@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 from sign_dist.data.layout import write_json
 from sign_dist.errors import RunError
 from sign_dist.study.layout import StudyDir
+from sign_dist.study.objectives import direction
 from sign_dist.tasks.build import monitor_of
 from sign_dist.tasks.task import Monitor
 from sign_dist.training.run_dir import RunDir
@@ -132,8 +133,15 @@ def objectives_of(rows: Sequence[TrialRow]) -> list[str]:
 
 
 def best_of(rows: Sequence[TrialRow]) -> TrialRow | None:
-    """The trial with the best score; None if no trial has one."""
-    return max((row for row in rows if row.score is not None), key=lambda row: row.score or 0.0, default=None)
+    """The trial with the best score or, where one objective was asked for, with the best of that; None if no trial has one."""
+    scored = [row for row in rows if row.score is not None]
+    names = objectives_of(rows)
+    if len(names) != 1:
+        return max(scored, key=lambda row: row.score or 0.0, default=None)
+    (name,) = names
+    sign = 1 if direction(name) == "max" else -1
+    measured = [row for row in scored if name in row.objectives]
+    return max(measured, key=lambda row: (sign * row.objectives[name], row.score or 0.0), default=None)
 
 
 def told(study: StudyDir, num_trials: int) -> tuple[int, int, float | None]:

@@ -1,5 +1,7 @@
 """Trials as rows: what a directory says of a trial, whatever became of it."""
 
+import dataclasses
+
 import pytest
 
 from sign_dist.data.layout import write_json
@@ -118,3 +120,17 @@ def test_the_time_of_a_clip_is_the_least_of_its_rounds_and_their_median_counts(m
     assert clock["calls"] == 4 * len(clips)
     with pytest.raises(ValueError, match="need clips"):
         milliseconds(answer, [])
+
+
+def test_the_best_is_that_of_the_only_objective_and_of_the_score_where_there_are_several(tmp_path):
+    rows = trial_rows(write_study(tmp_path, 6), [], {})
+    fast = [dataclasses.replace(row, objectives={"latency_ms": 9.0 - row.number} if row.number < 4 else {}) for row in rows]
+    best = best_of(fast)
+    assert best is not None
+    assert best.number == max(row.number for row in fast if row.objectives and row.score is not None)
+    shares = [dataclasses.replace(row, objectives={"val/top1": 0.1 * row.number}) for row in rows]
+    best = best_of(shares)
+    assert best is not None
+    assert best.number == max(row.number for row in rows if row.score is not None)
+    both = [dataclasses.replace(row, objectives={"val/wer": 1.0, "latency_ms": 9.0 - row.number}) for row in rows]
+    assert best_of(both) == max((row for row in both if row.score is not None), key=lambda row: row.score or 0.0)
