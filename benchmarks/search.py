@@ -6,7 +6,7 @@ In FOLDER a world is drawn: 24 signs, 12 signers; frames of 32 pixels, a small n
 not repeated.
 
 compare  the same proposals (the job's own settings, then by chance) with halving and without: epochs trained, the winner, minutes;
-         then the winner of all against the job's own settings, on fresh seeds and the test signers.
+         then either winner against the job's own settings, on fresh seeds and the test signers.
 kills    a study whose driver and Ray are killed at five seeded moments: trials that ended, twice-told or lost ones.
 stopped  trials of three epochs until so many were stopped: what is left of actors, placement groups and temporary folders.
 """
@@ -108,8 +108,9 @@ def compare(folder: Path, run: Run, trials: int) -> None:
         f"trained to the end without halving it has {value:.4f}, place {rank} of {len(ends)}",
         flush=True,
     )
-    told = confirm_study(folder / "study_none", top=1, seeds=3)
-    print(json.dumps(told, indent=1)[:3000], flush=True)
+    for scheduler in found:
+        told = confirm_study(folder / f"study_{scheduler}", top=1, seeds=3)
+        print(f"{scheduler}: {told['verdict']} {json.dumps(told['test'])}", flush=True)
 
 
 def kills(folder: Path, run: Run, trials: int = 20) -> None:
