@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import logging
 import math
+import threading
 import warnings
 from collections.abc import Callable, Generator, Iterable, Sequence
 from pathlib import Path
@@ -26,6 +27,7 @@ from sign_dist.video.guarded import check_guarded
 Progress = Callable[[int, int], None]
 """(clips done, clips in all)"""
 Row = dict[str, Any]
+_quiet = threading.Lock()
 
 
 def check_all(samples: Sequence[Sample], folder: Path, sampling: Sampling, *, progress: Progress | None = None) -> list[Checked]:
@@ -92,7 +94,8 @@ def from_rows(rows: Sequence[Row], block: int) -> ray.data.Dataset:
 @contextlib.contextmanager
 def retries_set() -> Generator[None]:
     """Ray 2.60 warns of retry settings given by keyword, and has no other place for them yet."""
-    with warnings.catch_warnings():
+    # Warnings are the process's: of two threads in here at once, the first to leave would bring them back for the other.
+    with _quiet, warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=RayDeprecationWarning)
         yield
 
