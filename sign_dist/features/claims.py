@@ -10,7 +10,7 @@ import socket
 import uuid
 from pathlib import Path
 
-from sign_dist.features.place import Place
+from sign_dist.features.place import Place, started
 
 # A holder on another machine renews its claim after every clip; one that was silent for so long is taken for dead.
 LEASE_S = 300.0
@@ -72,15 +72,6 @@ def is_held(place: Place, block: str) -> bool:
     """Does a living writer hold the block?"""
     held = _read(place, block)
     return held is not None and _alive(place, block, held.writer)
-
-
-def started(pid: int) -> str:
-    """When a process of this machine started, in ticks since boot; "" if there is no such process or no way to know."""
-    try:
-        # After the name, which may hold blanks and brackets, the twentieth field.
-        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
-        return ""
 
 
 def _alive(place: Place, block: str, writer: str) -> bool:

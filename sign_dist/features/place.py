@@ -5,6 +5,7 @@ Only what a store of immutable files needs: whole writes, exclusive creation, li
 
 import contextlib
 import os
+import socket
 import time
 import uuid
 from pathlib import Path
@@ -55,6 +56,10 @@ class Place(Protocol):
         """Raises FileNotFoundError."""
         ...
 
+    def sweep(self) -> None:
+        """Remove what processes of this machine were writing when they died."""
+        ...
+
 
 def place_at(where: str | Path) -> Place:
     """The place that a path or an address names.
@@ -70,6 +75,15 @@ def join(where: str | Path, name: str) -> str:
     """`name` below a path or address; what follows a `?` in an address stays at its end."""
     head, mark, query = str(where).partition("?") if "://" in str(where) else (str(where), "", "")
     return f"{head.rstrip('/')}/{name}{mark}{query}"
+
+
+def started(pid: int) -> str:
+    """When a process of this machine started, in ticks since boot; "" if there is no such process or no way to know."""
+    try:
+        # After the name, which may hold blanks and brackets, the twentieth field.
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""
 
 
 class LocalPlace:
@@ -128,13 +142,19 @@ class LocalPlace:
     def size_bytes(self, name: str) -> int:
         return (self.folder / name).stat().st_size
 
+    def sweep(self) -> None:
+        for name in self.names("staging"):
+            pid, start, _, host = [*name.split("-", 3), "", "", ""][:4]
+            if host == socket.gethostname() and start and pid.isdigit() and started(int(pid)) != start:
+                self.remove(f"staging/{name}")
+
     def _target(self, name: str) -> Path:
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
     def _staged(self, data: bytes, *, durable: bool = True) -> Path:
-        path = self._target(f"staging/{os.getpid()}-{uuid.uuid4().hex}")
+        path = self._target(f"staging/{os.getpid()}-{started(os.getpid())}-{uuid.uuid4().hex}-{socket.gethostname()}")
         with path.open("wb") as file:
             file.write(data)
             if durable:
@@ -145,6 +165,9 @@ class LocalPlace:
 
 class RemotePlace:
     """A folder behind an address. Object stores write whole objects, so nothing needs staging."""
+
+    def sweep(self) -> None:
+        """Nothing: there is no staging."""
 
     def __init__(self, uri: str) -> None:
         self.uri = uri

@@ -64,6 +64,7 @@ def extract(
     todo = find_todo(dataset, features, retry_errors=retry_errors, shared=shared)
     if todo.blocks:
         _compute(todo, features, progress)
+        todo.store.place.sweep()
     elif progress:
         progress(todo.num_clips, todo.num_clips)
     return todo.result()

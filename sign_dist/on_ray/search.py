@@ -185,7 +185,7 @@ class OptunaTrials(Searcher):
         unfinished: Sequence[tuple[int, Mapping[str, Any]]],
         left: int | None,
         open_: Callable[[], bool],
-        on_new: Callable[[int, Mapping[str, Any], str], None],
+        on_new: Callable[[int, Mapping[str, Any]], None],
     ) -> None:
         super().__init__(metric="score", mode="max")
         self._study, self._draw, self._names, self._open, self._on_new = study, draw, list(names), open_, on_new
@@ -203,10 +203,8 @@ class OptunaTrials(Searcher):
         else:
             with _quiet():
                 trial = self._study.ask()
-                number, values = trial.number, self._draw(trial)
-                # Kept with the trial: constants and what a function answers are no parameters of Optuna's.
-                trial.set_user_attr(VALUES, values)
-            self._on_new(number, values, str(trial.user_attrs.get("origin", "")))
+                number, values = trial.number, _drawn(trial, self._draw)
+        self._on_new(number, values)
         self._numbers[trial_id] = number
         return {"id": id_of(number), "values": dict(values)}
 
@@ -251,15 +249,22 @@ def ended_of(study: optuna.Study) -> list[FrozenTrial]:
     return [t for t in study.get_trials(deepcopy=False) if t.state.is_finished() and VALUES in t.user_attrs]
 
 
-def begun_of(study: optuna.Study) -> list[tuple[int, dict[str, Any]]]:
-    """Number and values of trials that were proposed and did not end; what died before its values were kept is told as failed."""
+def begun_of(study: optuna.Study, draw: Draw) -> list[tuple[int, dict[str, Any]]]:
+    """Number and values of trials that were proposed and did not end. What died before its values were kept is drawn to the end."""
     found: list[tuple[int, dict[str, Any]]] = []
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        if VALUES in trial.user_attrs:
-            found.append((trial.number, dict(trial.user_attrs[VALUES])))
+        if VALUES not in trial.user_attrs:
+            found.append((trial.number, _drawn(optuna.Trial(study, trial._trial_id), draw)))
         else:
-            study.tell(trial.number, state=TrialState.FAIL)
+            found.append((trial.number, dict(trial.user_attrs[VALUES])))
     return found
+
+
+def _drawn(trial: optuna.Trial, draw: Draw) -> dict[str, Any]:
+    """The values of a trial, kept with it: constants and what a function answers are no parameters of Optuna's."""
+    values = draw(trial)  # of parameters that it has already, those are what it answers
+    trial.set_user_attr(VALUES, values)
+    return values
 
 
 def id_of(number: int) -> str:

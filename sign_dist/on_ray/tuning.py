@@ -23,6 +23,7 @@ from sign_dist.on_ray.cluster import num_gpus
 from sign_dist.on_ray.decode_trials import Decode
 from sign_dist.on_ray.prefix import ensure_prefix
 from sign_dist.on_ray.search import (
+    Draw,
     OptunaTrials,
     Space,
     begun_of,
@@ -180,7 +181,7 @@ def _search(study: StudyDir, run: Run, space: Space, search: Search, runner: Tri
     """Ask Tune for the trials that are left."""
     facts, draw, names = study.facts(), drawing(space), search.names()
     proposals = open_study(facts["study_name"], facts["storage"], search)
-    _reconcile(study, proposals, names)
+    _reconcile(study, proposals, draw, names)
     if not proposals.get_trials(deepcopy=False):
         known, queued = warm_start(proposals, draw, run, search.warm_start.split(), search)
         if known or queued:
@@ -193,7 +194,9 @@ def _search(study: StudyDir, run: Run, space: Space, search: Search, runner: Tri
         return
     scheduler = scheduler_of(search, epochs=run.train.epochs, space=space, study=study, budget=budget, stops=runner)
     replay(scheduler, _curves(study, proposals, search, [trial.number for trial in ended]))
-    unfinished = [(number, noted(study.trial(id_of(number))).get("settings", values)) for number, values in begun_of(proposals)]
+    unfinished = [
+        (number, noted(study.trial(id_of(number))).get("settings", values)) for number, values in begun_of(proposals, draw)
+    ]
     trials = OptunaTrials(
         proposals,
         draw,
@@ -201,7 +204,7 @@ def _search(study: StudyDir, run: Run, space: Space, search: Search, runner: Tri
         unfinished=unfinished,
         left=left,
         open_=lambda: not budget.over(),
-        on_new=lambda number, values, _: note(_made(study, number), number=number, settings=dict(values)),
+        on_new=lambda number, values: note(_made(study, number), number=number, settings=dict(values)),
     )
     shutil.rmtree(study.tune, ignore_errors=True)  # of a start that died
     for name in ("optuna", "ray.tune"):
@@ -240,9 +243,9 @@ def _search(study: StudyDir, run: Run, space: Space, search: Search, runner: Tri
         raise KeyboardInterrupt  # Tune ends quietly when it is told to by Ctrl-C
 
 
-def _reconcile(study: StudyDir, proposals: optuna.Study, names: Collection[str]) -> None:
+def _reconcile(study: StudyDir, proposals: optuna.Study, draw: Draw, names: Collection[str]) -> None:
     """A driver may die between a trial's last words and their place in the database: write those that are missing there."""
-    for number, _ in begun_of(proposals):
+    for number, _ in begun_of(proposals, draw):
         trial = study.trial(id_of(number))
         own = noted(trial)
         if own.get("state") in ("stopped", "failed"):

@@ -2,6 +2,9 @@
 
 import os
 import pickle
+import socket
+import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Iterator
@@ -14,7 +17,7 @@ from sign_dist.config.data import LandmarkFeatures
 from sign_dist.data.layout import DatasetDir
 from sign_dist.errors import DataError
 from sign_dist.features.claims import claim
-from sign_dist.features.place import LocalPlace, Place, RemotePlace, join, place_at
+from sign_dist.features.place import LocalPlace, Place, RemotePlace, join, place_at, started
 from sign_dist.features.spec import FeatureSpec
 from sign_dist.features.store import FeatureStore, pack
 from sign_dist.features.upkeep import gc, verify
@@ -123,3 +126,21 @@ def test_files_older_than_a_moment_say_so(tmp_path: Path) -> None:
     place.write("a", b"")
     os.utime(tmp_path / "a", (time.time() - 100,) * 2)
     assert 99 < place.age_s("a") < 160
+
+
+def test_what_a_process_of_this_machine_wrote_when_it_died_is_swept_and_nothing_else(tmp_path):
+    place = LocalPlace(tmp_path)
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    try:
+        host, start = socket.gethostname(), started(child.pid)
+        mine = f"{os.getpid()}-{started(os.getpid())}-0-{host}"
+        theirs, earlier, far = f"{child.pid}-{start}-1-{host}", f"{child.pid}-1-2-{host}", f"{child.pid}-{start}-3-elsewhere.{host}"
+        for name in (mine, theirs, earlier, far):
+            place.write(f"staging/{name}", b"a part")
+        place.sweep()
+        assert place.names("staging") == sorted([mine, theirs, far]), "of a process with that number before, a part was left"
+    finally:
+        child.kill()
+        child.wait()
+    place.sweep()
+    assert place.names("staging") == sorted([mine, far])

@@ -83,8 +83,8 @@ def test_a_study_that_starts_again_goes_on_with_what_was_begun_and_counts_what_e
 
     again = proposals(tmp_path, sampler=sampler)  # the driver died: nothing is known but the database
     assert [t.state.name for t in of.ended_of(again)] == ["COMPLETE", "PRUNED", "FAIL"]
-    assert of.begun_of(again) == [(3, configs[3]["values"])]
-    second = trials_of(again, unfinished=of.begun_of(again), left=2)
+    assert of.begun_of(again, of.drawing(SPACE)) == [(3, configs[3]["values"])]
+    second = trials_of(again, unfinished=of.begun_of(again, of.drawing(SPACE)), left=2)
     assert second.suggest("x") == configs[3]
     new = second.suggest("y")
     assert new["id"] == "0004"
@@ -259,3 +259,20 @@ def test_a_trial_that_ends_itself_is_asked_once_and_never_killed(tmp_path: Path,
     assert said == ["CONTINUE"] * 5
     assert asks.asked == (["trial_0008"] if kind == "none" else ["trial_0007", "trial_0008"])
     assert "hours are spent" in noted(study.trial("0008"))["reason"]
+
+
+def test_a_proposal_whose_driver_died_before_its_values_were_kept_is_drawn_to_its_end(tmp_path: Path) -> None:
+    draw = of.drawing(conditional)
+    died = proposals(tmp_path).ask()
+    stages = died.suggest_categorical("train.unfreeze.stages", [1, 2])
+    again = proposals(tmp_path)
+    ((number, values),) = of.begun_of(again, draw)
+    assert number == 0
+    assert values["train.unfreeze.stages"] == stages, "what was drawn holds"
+    assert ("train.optim.layer_decay" in values) == (stages == 1)
+    assert values["train.batch_size"] == 8
+    assert of.begun_of(again, draw) == [(0, values)]
+    noted: list[tuple[int, Any]] = []
+    first = trials_of(again, conditional, unfinished=[(number, values)], left=1, on_new=lambda *told: noted.append(told))
+    assert first.suggest("a") == {"id": "0000", "values": values}
+    assert noted == [(0, values)]
